@@ -1,0 +1,84 @@
+"""The list of all topics: the event, who says it, who listens, how long it is kept.
+
+Everything about topics is made from here: the topics on the broker, `docs/topics.md`, AsyncAPI, JSON Schemas.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aifn_events.access import AllocationOpened, ApplicationDecided, AwardGranted, ProjectDescribed
+from aifn_events.base import Event
+from aifn_events.datalab import DatasetAccessDecided, DatasetDescribed
+from aifn_events.placement import (
+    BudgetHeld,
+    BudgetRefused,
+    BudgetReleased,
+    JobCancelRequested,
+    JobClosed,
+    JobDispatched,
+    JobEnded,
+    JobPlaced,
+    JobStarted,
+)
+from aifn_events.registry import CapacityReported, FactoryDescribed, MachineDescribed
+from aifn_events.skills import CourseSuggested, SessionScheduled
+from aifn_events.usage import UsageCharged, UsageDayStated, UsageReported
+
+Service = Literal["registry", "accounting", "scheduler", "datalab", "skills", "siteagent"]
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic. `keep` is a number of days, or `latest` for the last message of every key (compacted)."""
+
+    event: type[Event]
+    producer: Service
+    consumers: tuple[Service, ...]
+    keep: int | Literal["latest"]
+    partitions: int = 3
+
+    @property
+    def name(self) -> str:
+        """The topic's name on the broker."""
+        return self.event.topic
+
+    @property
+    def dead_name(self) -> str:
+        """Where its hopeless messages are set aside."""
+        return f"{self.event.topic}-dead"
+
+    def settings(self) -> dict[str, str]:
+        """Topic settings as Kafka words them."""
+        if self.keep == "latest":
+            return {"cleanup.policy": "compact"}
+        return {"cleanup.policy": "delete", "retention.ms": str(self.keep * DAY_MS)}
+
+
+TOPICS: tuple[Topic, ...] = (
+    Topic(FactoryDescribed, "registry", (), keep="latest"),
+    Topic(MachineDescribed, "registry", ("scheduler", "accounting", "skills", "siteagent"), keep="latest"),
+    Topic(CapacityReported, "siteagent", ("registry", "scheduler"), keep=7),
+    Topic(ApplicationDecided, "scheduler", (), keep=14),
+    Topic(AwardGranted, "scheduler", ("accounting", "skills"), keep=14),
+    Topic(ProjectDescribed, "accounting", ("scheduler", "datalab", "skills"), keep="latest"),
+    Topic(AllocationOpened, "accounting", ("scheduler", "datalab"), keep=14),
+    Topic(JobPlaced, "scheduler", ("accounting",), keep=14),
+    Topic(BudgetHeld, "accounting", ("scheduler",), keep=14),
+    Topic(BudgetRefused, "accounting", ("scheduler",), keep=14),
+    Topic(BudgetReleased, "accounting", (), keep=14),
+    Topic(JobDispatched, "scheduler", ("siteagent",), keep=14),
+    Topic(JobCancelRequested, "scheduler", ("siteagent",), keep=14),
+    Topic(JobStarted, "siteagent", ("scheduler",), keep=14),
+    Topic(JobEnded, "siteagent", ("scheduler",), keep=14),
+    Topic(JobClosed, "scheduler", ("accounting",), keep=14),
+    Topic(UsageReported, "siteagent", ("accounting",), keep=14, partitions=12),
+    Topic(UsageDayStated, "siteagent", ("accounting",), keep=14),
+    Topic(UsageCharged, "accounting", (), keep=14, partitions=12),
+    Topic(DatasetDescribed, "datalab", (), keep="latest"),
+    Topic(DatasetAccessDecided, "datalab", (), keep=14),
+    Topic(SessionScheduled, "skills", (), keep="latest"),
+    Topic(CourseSuggested, "skills", (), keep=14),
+)
+
+BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}
