@@ -57,7 +57,7 @@ class Topic:
 
 TOPICS: tuple[Topic, ...] = (
     Topic(FactoryDescribed, "registry", (), keep="latest"),
-    Topic(MachineDescribed, "registry", ("scheduler", "accounting", "skills", "siteagent"), keep="latest"),
+    Topic(MachineDescribed, "registry", ("scheduler", "accounting", "datalab", "skills", "siteagent"), keep="latest"),
     Topic(CapacityReported, "siteagent", ("registry", "scheduler"), keep=7),
     Topic(ApplicationDecided, "scheduler", (), keep=14),
     Topic(AwardGranted, "scheduler", ("accounting", "skills"), keep=14),
