@@ -12,6 +12,7 @@ from aifn_events.vocabulary import (
     AwardId,
     CountryCode,
     FactoryId,
+    Flag,
     MachineId,
     ModeId,
     Moment,
@@ -28,7 +29,7 @@ class RuleFinding(Payload):
     """What one rule said of an application."""
 
     rule: str = Field(max_length=80, description="the rule's name in the policy data")
-    passed: bool
+    passed: Flag
     because: Text
     source: Text = Field(description="where the rule is written")
 
@@ -42,7 +43,7 @@ class ApplicationDecided(Event):
     application_id: ApplicationId = Field(examples=["app-0198c7d2"])
     mode: ModeId = Field(examples=["aif_playground"])
     policy_version: str = Field(max_length=20, examples=["2025-12"])
-    eligible: bool = Field(examples=[True])
+    eligible: Flag = Field(examples=[True])
     findings: list[RuleFinding] = Field(
         examples=[
             [
@@ -121,7 +122,7 @@ class ProjectDescribed(Event):
     title: str = Field(max_length=200, examples=["Speech models for small languages"])
     factory_id: FactoryId = Field(examples=["lumi-aif"])
     members: list[ProjectMember] = Field(max_length=5000, examples=[[{"subject": "7c1d@myaccessid", "role": "pi"}]])
-    closed: bool = Field(default=False, examples=[False])
+    closed: Flag = Field(default=False, examples=[False])
 
 
 class AllocationOpened(Event):

@@ -3,18 +3,21 @@
 Source: CloudEvents 1.0.2, Kafka protocol binding, section 3.2. Key is the `partitionkey` extension.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
-from aifn_events.base import Event
+from aifn_events.base import ATTRIBUTES, Event
 
 E = TypeVar("E", bound=Event)
 Headers = Iterable[tuple[str, bytes | None]]
 CONTENT_TYPE = "application/json"
 MAX_VALUE_BYTES = 1_048_576
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class MalformedEvent(ValueError):
@@ -46,24 +49,58 @@ def read_attributes(headers: Headers) -> dict[str, str]:
         ours = name.startswith("ce_") or name in ("content-type", "traceparent")
         if not ours:
             continue
+        shown = _printable(name[:60])
         if raw is None:
-            raise MalformedEvent("header_null", f"header {name} has no value")
+            raise MalformedEvent("header_null", f"header {shown} has no value")
         if name in found:
-            raise MalformedEvent("header_repeated", f"header {name} stands twice")
+            raise MalformedEvent("header_repeated", f"header {shown} stands twice")
         try:
-            found[name] = raw.decode()
+            text = raw.decode()
         except UnicodeDecodeError:
-            raise MalformedEvent("header_not_utf8", f"header {name} is not UTF-8") from None
+            raise MalformedEvent("header_not_utf8", f"header {shown} is not UTF-8") from None
+        # CloudEvents 1.0.2, section 2.4: a String has no control characters. PostgreSQL cannot keep a NUL at all.
+        if _CONTROL.search(text):
+            raise MalformedEvent("header_control", f"header {shown} has a control character")
+        found[name] = text
     return found
 
 
 def parse(kind: type[E], headers: Headers, value: bytes | None) -> E:
-    """Join headers and value into an event of the given kind.
+    """Join headers and value into an event of the given kind. Attributes come from the headers, and only from there.
 
-    Raises: MalformedEvent, with one of the codes header_*, attribute_missing, unknown_version, wrong_type,
-        not_json, too_large, no_value, invalid_payload.
+    Raises: MalformedEvent, and nothing else, with one of the codes header_null, header_repeated, header_not_utf8,
+        header_control, attribute_missing, unknown_version, wrong_type, not_json, too_large, no_value, invalid_payload.
     """
     found = read_attributes(headers)
+    _check_promises(kind, found)
+    if value is None:
+        raise MalformedEvent("no_value", f"a message without value on {kind.topic}")
+    if len(value) > MAX_VALUE_BYTES:
+        raise MalformedEvent("too_large", f"{len(value)} bytes are more than {MAX_VALUE_BYTES}")
+    try:
+        # The parser behind it has a limit of its own for depth and for digits, so neither can exhaust this process.
+        body = from_json(value, allow_inf_nan=False)
+    except ValueError as wrong:
+        raise MalformedEvent("not_json", f"the value is not JSON: {_printable(str(wrong))[:200]}") from None
+    if not isinstance(body, dict):
+        raise MalformedEvent("invalid_payload", f"the value is a JSON {type(body).__name__}, not an object")
+    for name in ATTRIBUTES:
+        body.pop(name, None)
+    body |= {"id": found["ce_id"], "source": found["ce_source"], "time": found["ce_time"]}
+    if "traceparent" in found:
+        body["traceparent"] = found["traceparent"]
+    try:
+        event = kind.model_validate(body)
+    except ValidationError as wrong:
+        raise MalformedEvent("invalid_payload", _in_words(wrong)) from None
+    # The first test is cheap and almost always enough: a NUL in JSON can only be written as this escape.
+    if b"\\u0000" in value and _has_nul(event.model_dump()):
+        raise MalformedEvent("invalid_payload", "a text has a NUL character, which no database of ours can keep")
+    return event
+
+
+def _check_promises(kind: type[Event], found: dict[str, str]) -> None:
+    """Refuse headers that are incomplete, or promise something else than an event of this kind in JSON."""
     for name in ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time"):
         if not found.get(name):
             raise MalformedEvent("attribute_missing", f"header {name} is missing or empty")
@@ -74,40 +111,25 @@ def parse(kind: type[E], headers: Headers, value: bytes | None) -> E:
         same_fact = actual.rsplit(".", 1)[0] == expected.rsplit(".", 1)[0]
         code = "unknown_version" if same_fact else "wrong_type"
         raise MalformedEvent(code, f"{actual[:80]} does not belong on {kind.topic}")
-    if not found.get("content-type", CONTENT_TYPE).startswith(CONTENT_TYPE):
-        raise MalformedEvent("not_json", f"content type {found['content-type'][:60]} is not {CONTENT_TYPE}")
-    if value is None:
-        raise MalformedEvent("no_value", f"a message without value on {kind.topic}")
-    if len(value) > MAX_VALUE_BYTES:
-        raise MalformedEvent("too_large", f"{len(value)} bytes are more than {MAX_VALUE_BYTES}")
-    try:
-        event = kind.model_validate_json(value)
-        attributes = _Attributes.model_validate(
-            {
-                "id": found["ce_id"],
-                "source": found["ce_source"],
-                "time": found["ce_time"],
-                "traceparent": found.get("traceparent"),
-            }
-        )
-    except ValidationError as wrong:
-        raise MalformedEvent("invalid_payload", _in_words(wrong)) from None
-    return event.model_copy(
-        update={
-            "id": attributes.id,
-            "source": attributes.source,
-            "time": attributes.time,
-            "traceparent": attributes.traceparent,
-        }
-    )
+    content_type = found.get("content-type", CONTENT_TYPE)
+    if content_type.partition(";")[0].strip().lower() != CONTENT_TYPE:
+        raise MalformedEvent("not_json", f"content type {content_type[:60]} is not {CONTENT_TYPE}")
 
 
-class _Attributes(Event):
-    """Only the attributes of an event, to check them by the same rules."""
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(_has_nul(part) for part in value)
 
 
 def _in_words(wrong: ValidationError) -> str:
-    parts = [
-        f"{'.'.join(str(p) for p in e['loc']) or 'value'}: {e['msg']}" for e in wrong.errors(include_url=False)[:5]
-    ]
-    return "; ".join(parts)[:1000]
+    errors = wrong.errors(include_url=False, include_context=False, include_input=False)[:5]
+    parts = [f"{'.'.join(str(p)[:80] for p in e['loc']) or 'value'}: {e['msg']}" for e in errors]
+    return _printable("; ".join(parts))[:1000]
+
+
+def _printable(text: str) -> str:
+    """What a sender wrote may end up in a log or a database, so control characters become question marks."""
+    return "".join(c if c.isprintable() else "?" for c in text)

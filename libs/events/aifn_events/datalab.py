@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from aifn_events.base import Event
-from aifn_events.vocabulary import CountryCode, DatasetId, FactoryId, Moment, ProjectId, Revision, Slug, Text
+from aifn_events.vocabulary import CountryCode, DatasetId, FactoryId, Flag, Moment, ProjectId, Revision, Slug, Text
 
 
 class DatasetDescribed(Event):
@@ -27,7 +27,7 @@ class DatasetDescribed(Event):
         description="countries in which it may lie; empty is anywhere in the network", examples=[["FI"]]
     )
     location: Text = Field(description="a reference, never the data", examples=["s3://lumi-o/finnish-speech/"])
-    retired: bool = Field(default=False, examples=[False])
+    retired: Flag = Field(default=False, examples=[False])
 
 
 class DatasetAccessDecided(Event):
@@ -39,7 +39,7 @@ class DatasetAccessDecided(Event):
     request_id: Slug = Field(examples=["req-0198c7d5"])
     dataset_id: DatasetId = Field(examples=["finnish-speech"])
     project_id: ProjectId = Field(examples=["aif-2026-0117"])
-    granted: bool = Field(examples=[True])
+    granted: Flag = Field(examples=[True])
     purpose: Text = Field(examples=["train a speech model"])
     reasons: list[Text] = Field(max_length=32, examples=[["the dataset is open"]])
     decided_by: Literal["rule", "steward"] = Field(examples=["rule"])

@@ -13,10 +13,11 @@ from aifn_events.vocabulary import (
     MachineId,
     Moment,
     PartitionId,
+    PositiveCount,
+    PositiveSeconds,
     ProjectId,
     ResourceId,
     Revision,
-    Seconds,
     Subject,
     Text,
 )
@@ -93,9 +94,9 @@ class JobDispatched(Event):
     machine_id: MachineId = Field(examples=["lumi"])
     partition_id: PartitionId = Field(examples=["lumi-g"])
     resource: ResourceId = Field(examples=["lumi/lumi-g/gpu-time"])
-    nodes: Count = Field(ge=1, description="nodes it spreads over", examples=[1])
-    slices: Count = Field(ge=1, description="shares of nodes it occupies, all nodes together", examples=[64])
-    walltime_seconds: Seconds = Field(ge=1, description="after this the site ends it", examples=[3600])
+    nodes: PositiveCount = Field(description="nodes it spreads over", examples=[1])
+    slices: PositiveCount = Field(description="shares of nodes it occupies, all nodes together", examples=[64])
+    walltime_seconds: PositiveSeconds = Field(description="after this the site ends it", examples=[3600])
     script: str = Field(max_length=65_536, description="what the batch system runs", examples=["#!/bin/sh\nsleep 3000"])
     submitted_by: Subject = Field(examples=["7c1d@myaccessid"])
 

@@ -9,9 +9,11 @@ from aifn_events.vocabulary import (
     Count,
     CountryCode,
     FactoryId,
+    Flag,
     MachineId,
     Moment,
     PartitionId,
+    PositiveCount,
     ResourceId,
     Revision,
     Slug,
@@ -33,7 +35,7 @@ class FactoryDescribed(Event):
     sectors: list[str] | None = Field(
         default=None, description="null is unknown, never a mismatch", examples=[["health_life_sciences"]]
     )
-    retired: bool = Field(default=False, examples=[False])
+    retired: Flag = Field(default=False, examples=[False])
 
 
 class PartitionPassport(Payload):
@@ -57,7 +59,7 @@ class PartitionPassport(Payload):
     software_stack: str | None = Field(max_length=60, description="rocm, cuda, ...")
     cpu_arch: str | None = Field(max_length=60)
     resource: ResourceId
-    units_per_node: Count = Field(ge=1, description="slices in one node")
+    units_per_node: PositiveCount = Field(description="slices in one node")
 
 
 class MachineDescribed(Event):
@@ -72,7 +74,7 @@ class MachineDescribed(Event):
     country: CountryCode | None = Field(examples=["FI"])
     factory_ids: list[FactoryId] = Field(examples=[["lumi-aif"]])
     stage: str = Field(max_length=60, examples=["operating"])
-    retired: bool = Field(default=False, examples=[False])
+    retired: Flag = Field(default=False, examples=[False])
     partitions: list[PartitionPassport] = Field(
         examples=[
             [

@@ -1,6 +1,5 @@
 """Facts about what was used, and what was charged for it. `UsageCharged` is the public contract for other systems."""
 
-from datetime import date
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -10,6 +9,7 @@ from aifn_events.vocabulary import (
     AllocationId,
     Amount,
     Count,
+    Day,
     JobId,
     MachineId,
     Moment,
@@ -77,7 +77,7 @@ class UsageDayStated(Event):
     key_field: ClassVar[str] = "machine_id"
 
     machine_id: MachineId = Field(examples=["lumi"])
-    day: date = Field(description="UTC day in which the segments ended", examples=["2026-11-21"])
+    day: Day = Field(description="UTC day in which the segments ended", examples=["2026-11-21"])
     revision: Revision = Field(examples=[0])
     records: Count = Field(examples=[1])
     totals: list[ResourceTotal] = Field(

@@ -2,32 +2,55 @@
 
 import secrets
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, PlainSerializer
 
 _SLUG = r"^[a-z0-9][a-z0-9-]{0,62}$"
 MAX_AMOUNT = 2**63 - 1
 
 
+def _written_out(value: object) -> object:
+    """Refuse a moment given as a number, or as a text of digits: seconds and milliseconds cannot be told apart."""
+    if isinstance(value, int | float) or (isinstance(value, str) and value[4:5] != "-"):
+        raise ValueError("write it out, e.g. 2026-11-21T09:00:00Z")
+    return value
+
+
 def _in_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("in UTC it lies outside the years 1 to 9999") from None
 
 
 def _rfc3339(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc), PlainSerializer(_rfc3339, return_type=str, when_used="json")]
+Moment = Annotated[
+    AwareDatetime,
+    BeforeValidator(_written_out),
+    AfterValidator(_in_utc),
+    PlainSerializer(_rfc3339, return_type=str, when_used="json"),
+]
 """An instant: aware, kept in UTC, written as RFC 3339."""
+
+Day = Annotated[date, BeforeValidator(_written_out)]
+"""A day of the UTC calendar, written as 2026-11-21."""
+
+Flag = Annotated[bool, Field(strict=True)]
+"""Yes or no; the words "yes" and "no" are neither."""
 
 Amount = Annotated[int, Field(strict=True, ge=0, le=MAX_AMOUNT)]
 """How much of a resource, in whole units of that resource (slice-seconds for compute)."""
 
-Seconds = Annotated[int, Field(strict=True, ge=0, le=10 * 366 * 86_400)]
+# A bound belongs into the type: one given again beside a field, as in `nodes: Count = Field(ge=1)`, is ignored.
 Count = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
+PositiveCount = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
+PositiveSeconds = Annotated[int, Field(strict=True, ge=1, le=10 * 366 * 86_400)]
 Revision = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 """Grows by at least one with each new word on the same thing; the highest one counts."""
 
