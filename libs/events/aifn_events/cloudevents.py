@@ -30,14 +30,19 @@ class MalformedEvent(ValueError):
 
 def headers_of(event: Event, *, source: str, time: datetime) -> dict[str, str]:
     """The CloudEvents attributes of an event as text headers, without trace context."""
+    return attributes_of(type(event), event.id, event.key, source=source, time=time)
+
+
+def attributes_of(kind: type[Event], event_id: str, key: str, *, source: str, time: datetime) -> dict[str, str]:
+    """The same for an event whose payload has been written already."""
     return {
         "ce_specversion": "1.0",
-        "ce_id": event.id,
+        "ce_id": event_id,
         "ce_source": source,
-        "ce_type": event.type_name(),
+        "ce_type": kind.type_name(),
         "ce_time": time.isoformat().replace("+00:00", "Z"),
-        "ce_partitionkey": event.key,
-        "ce_dataschema": f"urn:aifn:schema:{event.topic}",
+        "ce_partitionkey": key,
+        "ce_dataschema": f"urn:aifn:schema:{kind.topic}",
         "content-type": CONTENT_TYPE,
     }
 

@@ -1,0 +1,35 @@
+"""Receive each event once: the row that says so is written in the transaction of the effect."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from aifn_common import outbox
+from aifn_common.database import Database, Transaction, transaction
+from aifn_events.base import Event
+
+E = TypeVar("E", bound=Event)
+
+_REMEMBER = "INSERT INTO inbox (consumer, source, event_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+_FORGET = "DELETE FROM inbox WHERE received_at < now() - make_interval(days => $1)"
+KEEP_DAYS = 35
+"""Longer than any topic that is not compacted keeps a message; a compacted one repeats only what is still true."""
+
+
+async def deliver_once(db: Database, event: E, action: Callable[[Transaction, E], Awaitable[None]]) -> bool:
+    """Run `action(tx, event)` in one transaction with the inbox row; False if this event was here before.
+
+    An event is known by consumer, source and id. The consumer is the package of the action (one database has one
+    service), followed by the topic, so that a service may hear one event on two topics.
+    """
+    consumer = f"{action.__module__.split('.')[0]}:{event.topic}"
+    async with transaction(db) as tx:
+        if await tx.execute(_REMEMBER, consumer, event.source, event.id) == "INSERT 0 0":
+            return False
+        await action(tx, event)
+    outbox.nudge()
+    return True
+
+
+async def forget_old(db: Database) -> None:
+    """Drop rows that no redelivery can meet any more."""
+    await db.execute(_FORGET, KEEP_DAYS)
