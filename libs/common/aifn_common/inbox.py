@@ -3,9 +3,10 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from aifn_events.base import Event
+
 from aifn_common import outbox
 from aifn_common.database import Database, Transaction, transaction
-from aifn_events.base import Event
 
 E = TypeVar("E", bound=Event)
 

@@ -11,14 +11,14 @@ import logging
 import weakref
 from collections.abc import Iterable, Sequence
 
+from aifn_events.base import Event
+from aifn_events.catalog import BY_NAME
+from aifn_events.cloudevents import attributes_of
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from aifn_common import clock, telemetry
 from aifn_common.database import CONNECTION_FAULTS, Database, Row, Transaction
-from aifn_events.base import Event
-from aifn_events.catalog import BY_NAME
-from aifn_events.cloudevents import attributes_of
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,9 @@ class Relay:
 
     async def _send_all(self, producer: AIOKafkaProducer) -> None:
         while rows := await self._db.fetch(_NEXT, BATCH):
-            sent = [await producer.send(row["topic"], row["value"], row["key"], headers=self._headers(row)) for row in rows]
+            sent = [
+                await producer.send(row["topic"], row["value"], row["key"], headers=self._headers(row)) for row in rows
+            ]
             async with asyncio.timeout(30):
                 await asyncio.gather(*sent)
             await self._db.execute(_SENT, [row["seq"] for row in rows])
@@ -152,5 +154,5 @@ async def _stop(producer: AIOKafkaProducer) -> None:
     try:
         async with asyncio.timeout(5):
             await producer.stop()
-    except Exception as fault:  # noqa: BLE001 - the producer is thrown away, whatever it says
+    except Exception as fault:
         log.debug("a producer did not stop in time: %r", fault)

@@ -1,0 +1,200 @@
+"""The path for busy streams: many messages, one transaction, then the offsets.
+
+Raw aiokafka, because one call of a framework for each message costs more than all the rest together.
+"""
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from aifn_events.base import Event
+from aifn_events.cloudevents import MalformedEvent, parse
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from aifn_common import outbox, telemetry
+from aifn_common.database import transaction
+from aifn_common.dead_letters import Record
+from aifn_common.kafka import (
+    ATTEMPTS,
+    HEARTBEAT_MS,
+    PAUSES_SECONDS,
+    SESSION_TIMEOUT_MS,
+    BatchSubscription,
+    Hearing,
+    Rejected,
+    Stopping,
+    set_aside_in_batch,
+)
+
+log = logging.getLogger(__name__)
+Hopeless = list[tuple[Record, Exception]]
+
+
+class BatchReader:
+    """Reads one topic in batches until told to stop."""
+
+    def __init__(self, one: BatchSubscription[Any], hearing: Hearing) -> None:
+        self._one = one
+        self._hearing = hearing
+        takes_settings = "settings" in inspect.signature(one.handler).parameters
+        self._more: dict[str, Any] = {"settings": hearing.settings} if takes_settings else {}
+        self.consumer: AIOKafkaConsumer | None = None
+
+    @property
+    def group(self) -> str:
+        """The consumer group."""
+        return self._one.group
+
+    async def run(self) -> None:
+        """Read for ever. A broker that is away is waited for; ends when the process stops."""
+        while not self._hearing.stopping.is_set():
+            consumer = self._make_consumer()
+            try:
+                await consumer.start()
+                self.consumer = consumer
+                await self._read(consumer)
+            except Stopping:
+                return
+            except (KafkaError, OSError, TimeoutError) as fault:
+                log.warning("%s waits for the broker: %r", self._one.group, fault)
+                await asyncio.sleep(1)
+            finally:
+                self.consumer = None
+                await _stop(consumer)
+
+    def _make_consumer(self) -> AIOKafkaConsumer:
+        settings = self._hearing.settings
+        return AIOKafkaConsumer(
+            self._one.kind.topic,
+            bootstrap_servers=settings.kafka,
+            group_id=self._one.group,
+            group_instance_id=f"{settings.instance}-{self._one.group}" if settings.instance else None,
+            client_id=f"aifn-{self._one.group}",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            max_poll_interval_ms=600_000,
+            max_partition_fetch_bytes=4_194_304,
+        )
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        while not self._hearing.stopping.is_set():
+            await self._hearing.wait_if_stopped(self._one.group)
+            polled = await consumer.getmany(timeout_ms=200, max_records=self._one.max_records)
+            records = [record for some in polled.values() for record in some]
+            if not records:
+                continue
+            self._hearing.busy_since[self._one.group] = time.monotonic()
+            try:
+                await self._handle(records)
+            finally:
+                self._hearing.busy_since.pop(self._one.group, None)
+            try:
+                await consumer.commit({tp: some[-1].offset + 1 for tp, some in polled.items()})
+            except (CommitFailedError, IllegalStateError):
+                # Partitions moved to another member meanwhile: it reads these again, and they change nothing.
+                log.info("%s lost partitions while it worked", self._one.group)
+
+    async def _handle(self, records: list[Record]) -> None:
+        began = time.perf_counter()
+        topic = {"topic": self._one.kind.topic}
+        telemetry.metrics.received.add(len(records), topic)
+        events, hopeless = read_events(self._one.kind, records)
+        traces = [event.traceparent for event, _ in events[:256] if event.traceparent]
+        with telemetry.handling_batch(f"{self._one.group} handle batch", traces):
+            rejected = await self._patiently(events, hopeless)
+        outbox.nudge()
+        telemetry.metrics.handling.record(time.perf_counter() - began, topic)
+        self._count(len(records), len(hopeless) + rejected)
+
+    async def _patiently(self, events: list[tuple[Event, Record]], hopeless: Hopeless) -> int:
+        rejected = 0
+
+        async def once() -> None:
+            nonlocal rejected
+            rejected = await self._in_one_transaction(events, hopeless)
+
+        for attempt in range(ATTEMPTS):
+            try:
+                await self._hearing.patiently(once, self._one.group)
+                return rejected
+            except Stopping:
+                raise
+            except Exception:
+                log.exception("%s: a batch of %d failed", self._one.group, len(events))
+                if attempt < ATTEMPTS - 1:
+                    await self._hearing.pause(PAUSES_SECONDS[attempt])
+        return await self._in_halves(events, hopeless)
+
+    async def _in_halves(self, events: list[tuple[Event, Record]], hopeless: Hopeless) -> int:
+        """Find what makes a batch fail: the half without it goes through, the rest is halved again."""
+        rejected = 0
+        waiting = [events]
+        while waiting:
+            some = waiting.pop()
+
+            async def once(some: list[tuple[Event, Record]] = some) -> None:
+                nonlocal rejected
+                rejected += await self._in_one_transaction(some, hopeless if some is events else [])
+
+            try:
+                await self._hearing.patiently(once, self._one.group)
+            except Stopping:
+                raise
+            except Exception as fault:
+                if len(some) > 1:
+                    middle = len(some) // 2
+                    waiting += [some[middle:], some[:middle]]
+                else:
+                    culprits: Hopeless = [(record, fault) for _, record in some]
+                    await self._hearing.patiently(lambda culprits=culprits: self._only_aside(culprits), self._one.group)  # type: ignore[misc]
+                    rejected += len(some)
+        await self._hearing.patiently(lambda: self._only_aside(hopeless), self._one.group)
+        return rejected
+
+    async def _only_aside(self, hopeless: Hopeless) -> None:
+        async with transaction(self._hearing.db) as tx:
+            await set_aside_in_batch(tx, self._one.group, hopeless)
+
+    async def _in_one_transaction(self, events: list[tuple[Event, Record]], hopeless: Hopeless) -> int:
+        async with transaction(self._hearing.db) as tx:
+            rejected: Sequence[Rejected] = ()
+            if events:
+                rejected = await self._one.handler([event for event, _ in events], tx, **self._more)
+            refused: Hopeless = []
+            if rejected:
+                record_of = {id(event): record for event, record in events}
+                refused = [(record_of[id(one.event)], one.refusal) for one in rejected]
+            await set_aside_in_batch(tx, self._one.group, hopeless + refused)
+        return len(rejected)
+
+    def _count(self, all_of_them: int, dead: int) -> None:
+        if dead < all_of_them:
+            self._hearing.succeeded(self._one.group, all_of_them - dead)
+        else:
+            self._hearing.dead_in_a_row[self._one.group] = self._hearing.dead_in_a_row.get(self._one.group, 0) + dead
+
+
+def read_events(kind: type[Event], records: Sequence[Record]) -> tuple[list[tuple[Event, Record]], Hopeless]:
+    """Read records as events; what cannot be read is returned apart, with the reason."""
+    events: list[tuple[Event, Record]] = []
+    hopeless: Hopeless = []
+    for record in records:
+        try:
+            events.append((parse(kind, record.headers, record.value), record))
+        except MalformedEvent as wrong:
+            hopeless.append((record, wrong))
+    return events, hopeless
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    try:
+        async with asyncio.timeout(10):
+            await consumer.stop()
+    except Exception as fault:
+        log.debug("a consumer did not stop in time: %r", fault)

@@ -1,0 +1,267 @@
+"""What a service hears: from a Kafka message to one call with an event, whatever the message holds.
+
+Every subscription is made here, so that all have the same promises: the offset moves on only after the effect is
+committed or the message is set aside; no answer is ever sent to a topic that a message names; hostile headers
+reach nobody; a fault is tried again after a pause; many dead letters in a row stop the subscription.
+"""
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar, cast
+
+from aifn_events.base import Event
+from aifn_events.cloudevents import MalformedEvent, parse
+from aiokafka import ConsumerRecord
+from faststream import AckPolicy, Context
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import KafkaMessage
+
+from aifn_common import dead_letters, telemetry
+from aifn_common.database import CONNECTION_FAULTS, Database, Transaction
+from aifn_common.dead_letters import Record
+from aifn_common.errors import Refusal
+from aifn_common.settings import ServiceSettings
+
+__all__ = ["BatchSubscription", "Context", "Db", "Hearing", "Rejected", "Subscription", "Subscriptions", "make_broker"]
+
+log = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=Event)
+Db = Database
+Handler = Callable[..., Awaitable[None]]
+BatchHandler = Callable[..., Awaitable[Sequence["Rejected"]]]
+
+ATTEMPTS = 3
+PAUSES_SECONDS = (0.2, 1.0)
+LONGEST_PAUSE_SECONDS = 10.0
+SESSION_TIMEOUT_MS = 6_000
+HEARTBEAT_MS = 2_000
+
+
+class Stopping(Exception):
+    """The process is ending: this message stays unhandled here, and its offset where it is."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """One event of a batch that was refused while the rest went through."""
+
+    event: Event
+    refusal: Refusal
+
+
+@dataclass(frozen=True)
+class Subscription(Generic[E]):
+    """One topic, one handler for one event at a time."""
+
+    group: str
+    kind: type[E]
+    handler: Handler
+
+
+@dataclass(frozen=True)
+class BatchSubscription(Generic[E]):
+    """One topic, one handler for many events at once, all in one transaction."""
+
+    group: str
+    kind: type[E]
+    handler: BatchHandler
+    max_records: int
+
+
+class Subscriptions:
+    """What one service hears; filled by decorators in its subscribers.py."""
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self.single: list[Subscription[Any]] = []
+        self.batches: list[BatchSubscription[Any]] = []
+
+    def __call__(self, kind: type[E]) -> Callable[[Handler], Handler]:
+        """Hear events of one kind, one by one: the handler takes `event` and, as it likes, `db` and `settings`."""
+
+        def keep(handler: Handler) -> Handler:
+            self.single.append(Subscription(self._group(kind), kind, handler))
+            return handler
+
+        return keep
+
+    def in_batches(self, kind: type[E], *, max_records: int = 5000) -> Callable[[BatchHandler], BatchHandler]:
+        """Hear events of one kind in batches: the handler takes `events`, `tx` and, as it likes, `settings`."""
+
+        def keep(handler: BatchHandler) -> BatchHandler:
+            self.batches.append(BatchSubscription(self._group(kind), kind, handler, max_records))
+            return handler
+
+        return keep
+
+    def _group(self, kind: type[Event]) -> str:
+        # A group for each topic: a member that joins for one topic does not make the others wait.
+        return f"{self.service}-{kind.topic.removeprefix('aifn-')}"
+
+
+@dataclass
+class Hearing:
+    """How one process is getting on with what it hears; shared by its subscriptions and its health probes."""
+
+    db: Database
+    settings: ServiceSettings
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    dead_in_a_row: dict[str, int] = field(default_factory=dict)
+    handled: dict[str, int] = field(default_factory=dict)
+    busy_since: dict[str, float] = field(default_factory=dict)
+
+    def stopped_by_dead_letters(self) -> list[str]:
+        """Groups that heard so many hopeless messages in a row that a person must look."""
+        return [group for group, count in self.dead_in_a_row.items() if count >= self.settings.dead_letter_limit]
+
+    def succeeded(self, group: str, count: int = 1) -> None:
+        """Note that messages were handled."""
+        self.dead_in_a_row[group] = 0
+        self.handled[group] = self.handled.get(group, 0) + count
+
+    async def wait_if_stopped(self, group: str) -> None:
+        """Hold a subscription that met too many dead letters, until the process ends."""
+        if self.dead_in_a_row.get(group, 0) >= self.settings.dead_letter_limit:
+            log.critical("%s met too many dead letters in a row and has stopped: see /v1/dead-letters", group)
+            await self.stopping.wait()
+            raise Stopping
+
+    async def pause(self, seconds: float) -> None:
+        """Wait before another attempt. Raises Stopping when the process ends meanwhile."""
+        try:
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+        except TimeoutError:
+            return
+        raise Stopping
+
+    async def patiently(self, work: Callable[[], Awaitable[None]], what: str) -> None:
+        """Do work that only a lost connection may delay; waits as long as it takes. Raises Stopping."""
+        pause = 0.2
+        while True:
+            try:
+                return await work()
+            except CONNECTION_FAULTS as fault:
+                log.warning("%s waits: %s", what, fault or type(fault).__name__)
+                telemetry.metrics.retried.add(1, {"topic": what})
+                await self.pause(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+def make_broker(hears: Subscriptions, hearing: Hearing) -> KafkaBroker:
+    """The FastStream broker with every single-event subscription of a service."""
+    settings = hearing.settings
+    broker = KafkaBroker(
+        settings.kafka,
+        client_id=f"aifn-{hears.service}",
+        acks="all",
+        enable_idempotence=True,
+        allow_auto_create_topics=False,
+        graceful_timeout=settings.graceful_seconds,
+        logger=None,
+    )
+    for one in hears.single:
+        subscriber = broker.subscriber(
+            one.kind.topic,
+            group_id=one.group,
+            group_instance_id=f"{settings.instance}-{one.group}" if settings.instance else None,
+            auto_offset_reset="earliest",
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+            no_reply=True,
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            max_poll_interval_ms=600_000,
+            title=one.kind.__name__,
+        )
+        subscriber(_receiver(one, hearing), parser=_without_headers, decoder=_as_it_came)
+    return broker
+
+
+async def _without_headers(record: Record, original: Callable[[Record], Awaitable[KafkaMessage]]) -> KafkaMessage:
+    # FastStream decodes headers before anything of ours runs, skips the record when that fails, and obeys `reply_to`.
+    message = await original(_bare(record))
+    message.raw_message = record
+    return message
+
+
+def _bare(record: Record) -> Record:
+    return cast(Record, replace(cast(ConsumerRecord, record), headers=()))
+
+
+async def _as_it_came(message: KafkaMessage) -> Record:
+    record = message.raw_message
+    return cast(Record, record)
+
+
+def _receiver(one: Subscription[Any], hearing: Hearing) -> Callable[[Any], Awaitable[None]]:
+    values = {"db": hearing.db, "settings": hearing.settings}
+    wanted = {name: values[name] for name in inspect.signature(one.handler).parameters if name in values}
+
+    async def receive(record: Any) -> None:
+        await hearing.wait_if_stopped(one.group)
+        await _receive(one, hearing, record, wanted)
+
+    receive.__name__ = one.handler.__name__
+    return receive
+
+
+async def _receive(one: Subscription[Any], hearing: Hearing, record: Record, wanted: dict[str, Any]) -> None:
+    topic = {"topic": record.topic}
+    telemetry.metrics.received.add(1, topic)
+    began = time.perf_counter()
+    hearing.busy_since[one.group] = time.monotonic()
+    try:
+        event = parse(one.kind, record.headers, record.value)
+        with telemetry.handling(f"{one.group} handle", event.traceparent):
+            await _handle(one, hearing, event, wanted)
+    except Stopping:
+        raise
+    except Exception as fault:
+        await _set_aside(one.group, hearing, record, fault)
+    else:
+        hearing.succeeded(one.group)
+    finally:
+        hearing.busy_since.pop(one.group, None)
+        telemetry.metrics.handling.record(time.perf_counter() - began, topic)
+
+
+async def _handle(one: Subscription[Any], hearing: Hearing, event: Event, wanted: dict[str, Any]) -> None:
+    async def once() -> None:
+        await one.handler(event, **wanted)
+
+    for attempt in range(ATTEMPTS):
+        try:
+            await hearing.patiently(once, one.group)
+            return
+        except (Refusal, MalformedEvent, Stopping):
+            raise
+        except Exception:
+            if attempt == ATTEMPTS - 1:
+                raise
+            log.exception("%s failed and tries again", one.group, extra={"ce_id": event.id, "topic": event.topic})
+            telemetry.metrics.retried.add(1, {"topic": event.topic})
+            await hearing.pause(PAUSES_SECONDS[attempt])
+
+
+async def _set_aside(group: str, hearing: Hearing, record: Record, fault: Exception) -> None:
+    why = dead_letters.verdict_of(fault)
+    level = logging.ERROR if why.code == "fault" else logging.WARNING
+    log.log(
+        level,
+        "set aside: %s",
+        why.reason,
+        exc_info=fault if why.code == "fault" else None,
+        extra={"topic": record.topic, "partition": record.partition, "offset": record.offset, "code": why.code},
+    )
+    await hearing.patiently(lambda: dead_letters.set_aside_alone(hearing.db, group, record, why), group)
+    hearing.dead_in_a_row[group] = hearing.dead_in_a_row.get(group, 0) + 1
+
+
+async def set_aside_in_batch(tx: Transaction, group: str, hopeless: Sequence[tuple[Record, Exception]]) -> None:
+    """Set some messages of a batch aside, in the batch's own transaction."""
+    for record, fault in hopeless:
+        await dead_letters.set_aside(tx, group, record, dead_letters.verdict_of(fault))
