@@ -13,9 +13,8 @@ Database: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Transaction: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 Row: TypeAlias = asyncpg.Record
 
-CONNECTION_FAULTS: tuple[type[BaseException], ...] = (
+CONNECTION_FAULTS: tuple[type[Exception], ...] = (
     asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -57,5 +56,12 @@ async def connect_patiently(url: str, *, connections: int = 8, pause_seconds: fl
 @asynccontextmanager
 async def transaction(db: Database) -> AsyncIterator[Transaction]:
     """One transaction on one connection of the pool: committed at the end, rolled back on any error."""
-    async with db.acquire() as connection, connection.transaction():
-        yield connection
+    async with db.acquire() as connection:
+        try:
+            async with connection.transaction():
+                yield connection
+        except asyncpg.InterfaceError as fault:
+            # The client words a lost connection like a misuse of its own interface; only the first may be retried.
+            if connection.is_closed():
+                raise ConnectionResetError("the connection to the database was lost") from fault
+            raise

@@ -74,6 +74,10 @@ class Watch:
             if seen.lag > 0 and now - seen.moved_at > patience and group not in stopped
         ]
 
+    def stopped(self) -> list[str]:
+        """Groups that met too many dead letters in a row."""
+        return self._hearing.stopped_by_dead_letters()
+
     def unassigned(self) -> list[str]:
         """Groups of this process that hold no partition (yet)."""
         names = [group for group, _ in self._consumers()]
@@ -97,7 +101,7 @@ def add_probes(
         watching = watch()
         if watching:
             checks |= {f"{group} has no partition": False for group in watching.unassigned()}
-            stopped = watching._hearing.stopped_by_dead_letters()
+            stopped = watching.stopped()
             checks |= {f"{group} stopped after too many dead letters": False for group in stopped}
         return _verdict(checks)
 
@@ -116,10 +120,8 @@ def add_probes(
 
 
 def _verdict(checks: dict[str, bool]) -> Response:
-    good = all(checks.values())
-    return JSONResponse(
-        {"ok": good, "failed": [name for name, well in checks.items() if not well]}, 200 if good else 503
-    )
+    failed = [name for name, well in checks.items() if not well]
+    return JSONResponse({"ok": not failed, "failed": failed}, 503 if failed else 200)
 
 
 async def _answers(pool: Database | None) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -198,34 +198,31 @@ class Worker:
             await asyncio.sleep(0.5)
 
     async def _lead_while_connected(self, hearing: Hearing, db: Database) -> None:
-        settings = self._settings
-        connection = await asyncpg.connect(settings.database_url.get_secret_value(), timeout=10)
+        connection = await asyncpg.connect(self._settings.database_url.get_secret_value(), timeout=10)
         try:
-            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LEAD):
+            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LEAD):  # noqa: ASYNC110
                 await asyncio.sleep(1)
-            relay = Relay(
-                db,
-                kafka=settings.kafka,
-                source=source_of(self._service, settings),
-                poll_seconds=settings.relay_poll_seconds,
-            )
-            work = [relay.run(), _keep_house(db), *(self._tick(timer, db, hearing) for timer in self._service.timers)]
-            tasks = [asyncio.create_task(one) for one in work]
+            tasks = [asyncio.create_task(work) for work in self._leading_work(hearing, db)]
             try:
                 while not any(task.done() for task in tasks):
                     async with asyncio.timeout(10):
                         await connection.fetchval("SELECT 1")
                     await asyncio.sleep(2)
-                for task in tasks:
-                    if task.done() and not task.cancelled() and task.exception():
-                        log.error("a leading task ended", exc_info=task.exception())
             finally:
                 for task in tasks:
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                for ended in await asyncio.gather(*tasks, return_exceptions=True):
+                    if isinstance(ended, Exception):
+                        log.error("leading work ended", exc_info=ended)
         finally:
             with suppress(Exception):
                 await connection.close(timeout=5)
+
+    def _leading_work(self, hearing: Hearing, db: Database) -> list[Coroutine[Any, Any, None]]:
+        settings = self._settings
+        source = source_of(self._service, settings)
+        relay = Relay(db, kafka=settings.kafka, source=source, poll_seconds=settings.relay_poll_seconds)
+        return [relay.run(), _keep_house(db), *(self._tick(timer, db, hearing) for timer in self._service.timers)]
 
     async def _tick(self, timer: Timer, db: Database, hearing: Hearing) -> None:
         while not hearing.stopping.is_set():
@@ -241,9 +238,8 @@ class Worker:
         found: list[tuple[str, Any]] = [(reader.group, reader.consumer) for reader in self._readers]
         if self._broker is None:
             return found + [(one.group, None) for one in self._service.hears.single]
-        for subscriber in self._broker.subscribers:
-            found.append((str(getattr(subscriber, "group_id", "")), getattr(subscriber, "consumer", None)))
-        return found
+        subscribers = self._broker.subscribers
+        return found + [(str(getattr(one, "group_id", "")), getattr(one, "consumer", None)) for one in subscribers]
 
 
 async def _wait_for_schema(service: Service, db: Database) -> None:

@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
 import asyncpg
@@ -62,7 +62,7 @@ class Problem(BaseModel):
 class Route(APIRoute):
     """A route with its connection, its person and its check; see the module's first lines."""
 
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap the handler FastAPI made."""
         run = super().get_route_handler()
         path = self.path_format
