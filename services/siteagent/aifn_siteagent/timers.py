@@ -1,0 +1,15 @@
+"""What the agent does as time goes by: follow its batch system."""
+
+from aifn_common.database import Database, transaction
+from aifn_common.outbox import nudge
+
+from aifn_siteagent import actions
+from aifn_siteagent.settings import SiteAgentSettings
+
+
+async def tick(db: Database, settings: SiteAgentSettings) -> None:
+    """Record and announce what has happened in the batch system since the last look."""
+    async with transaction(db) as tx:
+        news = await actions.follow(tx, settings)
+    if news:
+        nudge()
