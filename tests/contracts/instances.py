@@ -50,8 +50,6 @@ def instances(schema: dict[str, Any], root: dict[str, Any] | None = None) -> st.
             keys, values = _texts(schema["propertyNames"]), instances(schema["additionalProperties"], root)
             least, most = schema.get("minProperties", 0), min(schema.get("maxProperties", 3), 3)
             return st.dictionaries(keys, values, min_size=least, max_size=most)
-                keys, values, min_size=schema.get("minProperties", 0), max_size=min(schema.get("maxProperties", 3), 3)
-            )
         case other:
             raise AssertionError(f"no values for the type {other}")
 

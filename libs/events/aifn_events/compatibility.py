@@ -214,7 +214,7 @@ def _alternatives(schema: Schema) -> list[Schema]:
         shared = {k: v for k, v in schema.items() if k != "default"}
         if not isinstance(types, list):
             return [shared]
-        # The rules that stand beside a list of types are about texts, numbers, ...; only a list of values is about null.
+        # Rules beside a list of types are about texts, numbers and so on; only a list of values is about null too.
         for_null = {k: v for k, v in shared.items() if k in ("enum", "const")}
         return [{**(for_null if one == "null" else shared), "type": one} for one in types]
     beside = {k: v for k, v in schema.items() if k not in {"anyOf", "default", *_ANNOTATIONS}}
