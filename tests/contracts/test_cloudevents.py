@@ -1,11 +1,12 @@
 """Reading a message: what is refused and why, and that nothing else than a refusal can come out."""
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from aifn_events.base import Event
+from aifn_events.base import Event, Payload
 from aifn_events.catalog import BY_NAME, TOPICS, Topic
 from aifn_events.cloudevents import MAX_VALUE_BYTES, MalformedEvent, headers_of, parse
 from aifn_events.placement import JobDispatched, JobEnded
@@ -232,11 +233,18 @@ def test_a_moment_of_another_zone_is_kept_in_utc() -> None:
     assert read.model_dump(mode="json")["ended_at"] == "2026-11-21T09:50:10Z"
 
 
-@EVERY_TOPIC
-def test_no_bound_of_a_field_is_lost_to_another_one_of_its_type(topic: Topic) -> None:
-    for name, field in topic.event.model_fields.items():
-        kinds = [type(rule) for rule in field.metadata if type(rule).__module__ == "annotated_types"]
-        assert len(kinds) == len(set(kinds)), f"{name}: only one of two rules of one kind is in force"
+def contracts(above: type[Payload] = Payload) -> Iterator[type[Payload]]:
+    """Every event, and every part of one."""
+    for kind in above.__subclasses__():
+        yield kind
+        yield from contracts(kind)
+
+
+@pytest.mark.parametrize("kind", contracts(), ids=lambda kind: kind.__name__)
+def test_no_bound_of_a_field_is_lost_to_another_one_of_its_type(kind: type[Payload]) -> None:
+    for name, field in kind.model_fields.items():
+        rules = [type(rule) for rule in field.metadata if type(rule).__module__ == "annotated_types"]
+        assert len(rules) == len(set(rules)), f"{name}: only one of two rules of one kind is in force"
 
 
 JSON = st.recursive(
