@@ -47,6 +47,8 @@ def explain(program: str, output: str, *, log: Path | None = None) -> StackError
         return StackError(f"{program} needs Java 17 or newer: unset JAVA_HOME to use the runtime that came with aifn")
     if "Could not reserve enough space" in output or "Cannot allocate memory" in output or "OutOfMemoryError" in output:
         return StackError(f"{program} found too little memory: close other programs, or change the heap size{where}")
+    if "could not look up effective user ID" in output:
+        return StackError(f"{program} needs a user the system knows: run as one with an entry in /etc/passwd")
     if "Read-only file system" in output or "Permission denied" in output:
         return StackError(f"{program} may not write its folder: set AIFN_HOME to a folder of your own{where}")
     return StackError(f"{program} did not start: {_last_words(output)}{where}")

@@ -30,9 +30,13 @@ def stack_folder(name: str, home: Path | None = None) -> Path:
 
 
 def make_folder(folder: Path, *, mode: int = 0o755) -> Path:
-    """Make a folder and its parents. Raises StackError when the machine does not allow it."""
+    """Make a folder with this mode, and its missing parents for all to pass, whatever the umask. Raises StackError."""
+    missing = [parent for parent in reversed(folder.parents) if not parent.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for parent in missing:
+            parent.mkdir(exist_ok=True)
+            parent.chmod(0o755)
+        folder.mkdir(exist_ok=True)
         if folder.stat().st_uid == os.geteuid():
             folder.chmod(mode)
     except OSError as error:
@@ -40,11 +44,16 @@ def make_folder(folder: Path, *, mode: int = 0o755) -> Path:
     return folder
 
 
+def lock_file(folder: Path) -> Path:
+    """The file beside a folder whose lock stands for it: the folder itself may be removed."""
+    return folder.with_name(folder.name + ".lock")
+
+
 @contextmanager
 def locked(folder: Path, *, patience: float = _LOCK_SECONDS) -> Iterator[None]:
     """Hold the folder for one process at a time; a process that dies lets go. Raises StackError after `patience` s."""
     make_folder(folder.parent)
-    with folder.with_name(folder.name + ".lock").open("a") as handle:
+    with lock_file(folder).open("a") as handle:
         deadline = time.monotonic() + patience
         while True:
             try:

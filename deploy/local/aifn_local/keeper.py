@@ -23,7 +23,7 @@ _KEEP = b"keep\n"
 
 
 class Order(TypedDict):
-    """What is to be done when we die: signals by number with their patience in s, then folders to remove."""
+    """What is to be done when we die: signals by number with their patience in s, then paths to remove."""
 
     end: list[tuple[list[str], list[tuple[int, float]]]]
     remove: list[str]
@@ -33,10 +33,10 @@ class Keeper:
     """Our end of the pipe to a keeper process."""
 
     def __init__(self, end: Sequence[tuple[Mark, Sequence[Step]]], *, remove: Sequence[Path] = ()) -> None:
-        """From now on the programs that carry these marks end with us, and the folders in `remove` go with them."""
+        """From now on the programs that carry these marks end with us, and the paths in `remove` go with them."""
         order: Order = {
             "end": [(list(mark), [(int(order), patience) for order, patience in steps]) for mark, steps in end],
-            "remove": [str(folder) for folder in remove],
+            "remove": [str(path) for path in remove],
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "aifn_local.keeper"],
@@ -76,8 +76,10 @@ def watch(lines: BinaryIO) -> None:
     for mark, steps in order["end"]:
         with suppress(StackError):  # one that does not end must not save the others
             processes.end(tuple(mark), [(signal.Signals(number), patience) for number, patience in steps])
-    for folder in order["remove"]:
-        shutil.rmtree(folder, ignore_errors=True)
+    for path in order["remove"]:
+        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # a file, or gone already
+            Path(path).unlink()
 
 
 if __name__ == "__main__":

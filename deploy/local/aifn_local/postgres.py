@@ -191,9 +191,9 @@ def _major_version(binaries: Path, folder: Path) -> str:
 
 
 def _reachable_folder(folder: Path, account: Account | None) -> Path:
-    """`folder` if the account can enter its parent, else one that stands for it under /var/tmp."""
-    parent = make_folder(folder.parent)
-    if account is None or processes.can_reach(parent, account):
+    """`folder` if the account can get there, else one that stands for it under /var/tmp. Makes neither."""
+    existing = next(parent for parent in folder.parents if parent.exists())
+    if account is None or processes.can_reach(existing, account):
         return folder
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
     return shared_base() / f"{folder.parent.name}-{digest}"

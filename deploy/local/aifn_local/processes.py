@@ -109,7 +109,7 @@ def launch(
     """Start a program in a session of its own, so that it outlives us and our terminal's Ctrl-C. Returns its id."""
     with output.open("ab") as sink:
         try:
-            child = subprocess.Popen(
+            child: subprocess.Popen[bytes] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,

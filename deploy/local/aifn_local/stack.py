@@ -4,7 +4,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aifn_local import compose, processes
 from aifn_local.errors import PortTaken, StackError, explain_os_error
-from aifn_local.home import locked, make_folder, stack_folder
+from aifn_local.home import lock_file, locked, make_folder, stack_folder
 from aifn_local.kafka import DEFAULT_HEAP_MB, KILL_STEPS, LocalKafka
 from aifn_local.keeper import Keeper
 from aifn_local.postgres import STOP_STEPS, LocalPostgres, StopMode
@@ -103,7 +103,7 @@ def up(
     with locked(folder):
         if docker:
             return _up_docker(name, folder, say)
-        keeper = _keeper(folder, home, forget=False)
+        keeper = _keeper(folder, home)
         try:
             state = _up_processes(name, folder, heap_mb, home, say)
         except BaseException:
@@ -126,11 +126,13 @@ def running(
     """
     own = name or f"run-{os.getpid()}-{secrets.token_hex(3)}"
     folder = stack_folder(own, home)
+    # A name of one's own is never used again; a given one may have others waiting for its lock.
+    traces = [folder] if name else [folder, lock_file(folder)]
     with locked(folder):
         if _anything_runs(folder, home):
             raise StackError(f"the stack {own!r} is up already: stop it with `aifn stack down --name {own}`")
         _wipe(folder, home)
-        keeper = _keeper(folder, home, forget=True)
+        keeper = _keeper(folder, home, forget=traces)
         try:
             state = _up_processes(own, folder, heap_mb, home, say)
         except BaseException:
@@ -143,7 +145,8 @@ def running(
             _stop_processes(folder, home, quick=True)
             _wipe(folder, home)
             keeper.dismiss()
-        folder.with_name(folder.name + ".lock").unlink(missing_ok=True)
+        if name is None:
+            lock_file(folder).unlink(missing_ok=True)
 
 
 def down(name: str = "default", home: Path | None = None, *, wipe: bool = False) -> bool:
@@ -401,15 +404,15 @@ def _own_postgres(state: StackState) -> LocalPostgres:
     return LocalPostgres(state.folder / "postgres", home=state.home)
 
 
-def _keeper(folder: Path, home: Path | None, *, forget: bool) -> Keeper:
-    """Watch over what this call starts. What ran before it was asked to is not its to end."""
+def _keeper(folder: Path, home: Path | None, *, forget: Sequence[Path] = ()) -> Keeper:
+    """Watch over what this call starts, and `forget` its traces. What ran before is not its to end."""
     kafka, postgres = _servers(folder, home)
     orders = []
     if forget or not postgres.running():
         orders.append((postgres.mark, STOP_STEPS["immediate"]))
     if forget or not kafka.running():
         orders.append((kafka.mark, KILL_STEPS))
-    return Keeper(orders, remove=[postgres.folder, folder] if forget else [])
+    return Keeper(orders, remove=[postgres.folder, *forget] if forget else [])
 
 
 def _anything_runs(folder: Path, home: Path | None) -> bool:
