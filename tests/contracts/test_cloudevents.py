@@ -240,7 +240,7 @@ def contracts(above: type[Payload] = Payload) -> Iterator[type[Payload]]:
         yield from contracts(kind)
 
 
-@pytest.mark.parametrize("kind", contracts(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", list(contracts()), ids=lambda kind: kind.__name__)
 def test_no_bound_of_a_field_is_lost_to_another_one_of_its_type(kind: type[Payload]) -> None:
     for name, field in kind.model_fields.items():
         rules = [type(rule) for rule in field.metadata if type(rule).__module__ == "annotated_types"]
