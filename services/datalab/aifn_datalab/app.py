@@ -1,0 +1,19 @@
+"""Assembles the Data Lab from its rooms."""
+
+from aifn_common.service import Service, run
+
+from aifn_datalab import api, subscribers
+from aifn_datalab.settings import DatalabSettings
+
+service = Service(
+    name="datalab",
+    package="aifn_datalab",
+    hears=subscribers.hears,
+    settings=DatalabSettings,
+    routers=[api.router],
+)
+
+
+def main() -> None:
+    """Run in one role: `aifn-datalab api|worker|migrate`."""
+    run(service)

@@ -1,0 +1,20 @@
+"""Assembles skills from its rooms."""
+
+from aifn_common.service import Service, run
+
+from aifn_skills import actions, api, subscribers
+from aifn_skills.settings import SkillsSettings
+
+service = Service(
+    name="skills",
+    package="aifn_skills",
+    hears=subscribers.hears,
+    settings=SkillsSettings,
+    routers=[api.router],
+    seed=actions.load_seed,
+)
+
+
+def main() -> None:
+    """Run in one role: `aifn-skills api|worker|migrate`."""
+    run(service)
