@@ -4,13 +4,17 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-Database: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-Transaction: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+if TYPE_CHECKING:
+    Database: TypeAlias = asyncpg.Pool[asyncpg.Record]
+    Transaction: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+else:  # at run time these classes take no parameters
+    Database = asyncpg.Pool
+    Transaction = asyncpg.Connection | PoolConnectionProxy
 Row: TypeAlias = asyncpg.Record
 
 CONNECTION_FAULTS: tuple[type[Exception], ...] = (
