@@ -42,6 +42,7 @@ _FACTORIES = f"""{_FACTORY}
 WHERE factory_id > $1 AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR country = $3)
     AND ($4::text IS NULL OR $4 = ANY (sectors)) AND retired = $5
 ORDER BY factory_id LIMIT $6"""
+_SERVING = "SELECT factory_id, sectors FROM factory WHERE sectors IS NOT NULL AND NOT retired ORDER BY factory_id"
 
 _MACHINE = f"SELECT {', '.join(_MACHINE_COLUMNS)} FROM machine"
 _ADD_MACHINE = _insert("machine", _MACHINE_COLUMNS)
@@ -135,6 +136,11 @@ async def put_factory(tx: Transaction, factory: Factory) -> None:
 async def known_factory_ids(tx: Transaction) -> set[FactoryId]:
     """Every factory and antenna, the retired ones too."""
     return {row["factory_id"] for row in await tx.fetch("SELECT factory_id FROM factory")}
+
+
+async def sectors_by_factory(tx: Transaction) -> dict[FactoryId, list[str]]:
+    """The sectors each factory is known to serve, without retired ones."""
+    return {row["factory_id"]: row["sectors"] for row in await tx.fetch(_SERVING)}
 
 
 # Machines and partitions
