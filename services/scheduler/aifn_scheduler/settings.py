@@ -1,0 +1,36 @@
+"""What may be configured of the scheduler, read once, in app.py."""
+
+from datetime import timedelta
+
+from aifn_common.settings import ServiceSettings
+from pydantic import Field
+
+
+class SchedulerSettings(ServiceSettings):
+    """How far the scheduler plans. Patience is real time: a simulated clock is allowed for."""
+
+    plan_at_most: int = Field(
+        default=5000, ge=1, le=100_000, description="requests looked at in one plan", examples=["5000"]
+    )
+    explain_at_most: int = Field(
+        default=500, ge=1, le=100_000, description="changed estimates written in one plan", examples=["500"]
+    )
+    capacity_patience_seconds: int = Field(
+        default=900, ge=1, description="a report that is older tells nothing about a partition", examples=["900"]
+    )
+    estimate_tolerance_seconds: int = Field(
+        default=30, ge=0, description="an estimate that moves less is not written again", examples=["30"]
+    )
+    longest_walltime_seconds: int = Field(
+        default=48 * 3600, ge=60, le=366 * 86_400, description="longest a job may ask for", examples=["172800"]
+    )
+
+    @property
+    def capacity_patience(self) -> timedelta:
+        """How old a capacity report may be, in the time of the process's clock."""
+        return timedelta(seconds=self.capacity_patience_seconds * self.clock_factor)
+
+    @property
+    def estimate_tolerance(self) -> timedelta:
+        """How far an estimate may move unsaid, in the time of the process's clock."""
+        return timedelta(seconds=self.estimate_tolerance_seconds * self.clock_factor)

@@ -1,0 +1,52 @@
+"""What the scheduler hears, each from topic to action."""
+
+from aifn_common import membership
+from aifn_common.inbox import deliver_once
+from aifn_common.kafka import Db, Subscriptions
+from aifn_events.access import AllocationOpened, ProjectDescribed
+from aifn_events.placement import BudgetHeld, BudgetRefused, JobEnded, JobStarted
+from aifn_events.registry import CapacityReported, MachineDescribed
+
+from aifn_scheduler.actions import jobs, machines
+
+hears = Subscriptions("scheduler")
+
+
+@hears(MachineDescribed)
+async def on_machine_described(event: MachineDescribed, db: Db) -> None:
+    await deliver_once(db, event, machines.remember_machine)
+
+
+@hears(CapacityReported)
+async def on_capacity_reported(event: CapacityReported, db: Db) -> None:
+    await deliver_once(db, event, machines.remember_capacity)
+
+
+@hears(ProjectDescribed)
+async def on_project_described(event: ProjectDescribed, db: Db) -> None:
+    await deliver_once(db, event, membership.remember_project)
+
+
+@hears(AllocationOpened)
+async def on_allocation_opened(event: AllocationOpened, db: Db) -> None:
+    await deliver_once(db, event, machines.remember_allocation)
+
+
+@hears(BudgetHeld)
+async def on_budget_held(event: BudgetHeld, db: Db) -> None:
+    await deliver_once(db, event, jobs.dispatch_job)
+
+
+@hears(BudgetRefused)
+async def on_budget_refused(event: BudgetRefused, db: Db) -> None:
+    await deliver_once(db, event, jobs.refuse_job)
+
+
+@hears(JobStarted)
+async def on_job_started(event: JobStarted, db: Db) -> None:
+    await deliver_once(db, event, jobs.start_job)
+
+
+@hears(JobEnded)
+async def on_job_ended(event: JobEnded, db: Db) -> None:
+    await deliver_once(db, event, jobs.end_job)
