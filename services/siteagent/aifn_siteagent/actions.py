@@ -49,7 +49,7 @@ async def describe_machine(tx: Transaction, event: MachineDescribed, settings: S
     before = await store.lock_machine(tx, settings.machine)
     if before is not None and event.revision < before.revision:
         raise OldPassport(known_revision=before.revision, revision=event.revision)
-    partitions = [] if event.retired else [_partition(passport) for passport in event.partitions]
+    partitions = [] if event.retired else [_partition(passport, settings) for passport in event.partitions]
     for one in partitions:
         known = await store.get_partition(tx, one.partition_id)
         if known is None or (known.units_per_node, known.resource) == (one.units_per_node, one.resource):
@@ -173,8 +173,9 @@ async def _state_days(tx: Transaction, machine_id: str, until: datetime) -> list
     return stated
 
 
-def _partition(passport: PartitionPassport) -> Partition:
-    return Partition(passport.partition_id, passport.resource, passport.units_per_node, passport.nodes)
+def _partition(passport: PartitionPassport, settings: SiteAgentSettings) -> Partition:
+    described = Partition(passport.partition_id, passport.resource, passport.units_per_node, passport.nodes)
+    return replace(described, nodes_in_service=_offered(described, settings))
 
 
 def _offered(partition: Partition, settings: SiteAgentSettings) -> int:

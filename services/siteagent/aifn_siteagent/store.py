@@ -41,7 +41,8 @@ SELECT {_PARTITION_COLUMNS}, EXISTS (
 ) AS due
 FROM partition ORDER BY partition_id"""
 _DESCRIBE = """
-INSERT INTO partition (partition_id, resource, units_per_node, described_nodes) VALUES ($1, $2, $3, $4)
+INSERT INTO partition (partition_id, resource, units_per_node, described_nodes, nodes_in_service)
+VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (partition_id) DO UPDATE
 SET resource = EXCLUDED.resource, units_per_node = EXCLUDED.units_per_node,
     described_nodes = EXCLUDED.described_nodes, withdrawn = false"""
@@ -67,8 +68,14 @@ async def list_partitions(tx: Transaction, since: datetime, until: datetime) -> 
 
 
 async def describe_partitions(tx: Transaction, partitions: Iterable[Partition]) -> None:
-    """Keep what the passport says; a partition that is no longer in it stays known, as withdrawn."""
-    rows = [(one.partition_id, one.resource, one.units_per_node, one.described_nodes) for one in partitions]
+    """Keep what the passport says; a partition that is no longer in it stays known, as withdrawn.
+
+    `nodes_in_service` is taken from new partitions only: a known one has been followed with its own.
+    """
+    rows = [
+        (one.partition_id, one.resource, one.units_per_node, one.described_nodes, one.nodes_in_service)
+        for one in partitions
+    ]
     await tx.executemany(_DESCRIBE, rows)
     await tx.execute(_WITHDRAW, [row[0] for row in rows])
 
