@@ -1,0 +1,1 @@
+"""Measurements: each module has `run()`, which measures a figure and its reference in the same run."""

@@ -1,0 +1,81 @@
+"""Everything that is made from code and kept in the repository: contracts, OpenAPI, the settings table."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from aifn_common.service import describe_api
+from aifn_common.settings import ServiceSettings
+from aifn_events import publish
+from pydantic_core import PydanticUndefined
+
+from aifn_local.factory import API_SERVICES, service_of
+from aifn_local.fleet import ROOMS
+
+
+def openapi(room: str) -> str:
+    """The OpenAPI 3.1 document of a service."""
+    return json.dumps(describe_api(service_of(room)).openapi(), indent=1, ensure_ascii=False) + "\n"
+
+
+def settings_table() -> str:
+    """docs/configuration.md: every setting of every service."""
+    lines = [
+        "# Configuration",
+        "",
+        "Made from the code by `make schemas`. Every setting is an environment variable.",
+        "",
+    ]
+    lines += ["## Every service", "", *_rows(ServiceSettings, skip=set())]
+    for room in ROOMS:
+        settings = service_of(room).settings
+        own = _rows(settings, skip=set(ServiceSettings.model_fields))
+        if len(own) > 2:
+            lines += ["", f"## {room}", "", *own]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(settings: type[ServiceSettings], skip: set[str]) -> list[str]:
+    rows = ["| variable | meaning | default | example |", "| --- | --- | --- | --- |"]
+    for name, field in settings.model_fields.items():
+        if name in skip:
+            continue
+        required = field.default is PydanticUndefined and field.default_factory is None
+        default = "**required**" if required else f"`{field.default}`" if field.default not in ("", None) else "none"
+        example = f"`{field.examples[0]}`" if field.examples else ""
+        rows.append(f"| `AIFN_{name.upper()}` | {field.description} | {default} | {example} |")
+    return rows
+
+
+def documents() -> dict[str, str]:
+    """Path and content of what this module makes; the contracts come from `aifn_events.publish`."""
+    found = {f"docs/openapi/{room}.json": openapi(room) for room in API_SERVICES}
+    return found | {"docs/configuration.md": settings_table()}
+
+
+def schemas(
+    check: Annotated[bool, typer.Option("--check", help="Only say what is not current.")] = False,
+    root: Annotated[Path, typer.Option(help="The repository.")] = Path(),
+) -> None:
+    """Write what is generated from code: JSON Schemas, golden messages, AsyncAPI, OpenAPI, topics, settings."""
+    stale = [
+        path for path, text in documents().items() if not (root / path).exists() or (root / path).read_text() != text
+    ]
+    if check:
+        wrong = [*publish.check(root), *(f"{path}: not current, run `make schemas`" for path in stale)]
+        for line in wrong:
+            typer.echo(line, err=True)
+        raise typer.Exit(1 if wrong else 0)
+    try:
+        changed = publish.write(root)
+    except publish.BreakingChange as breaking:
+        for reason in breaking.reasons:
+            typer.echo(reason, err=True)
+        raise typer.Exit(1) from None
+    made = documents()
+    for path in stale:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(made[path])
+    for path in [*changed, *stale]:
+        typer.echo(f"written {path}")
