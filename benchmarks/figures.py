@@ -39,14 +39,8 @@ def keep(name: str, figures: Sequence[Figure]) -> Path:
 def show(name: str, figures: Sequence[Figure]) -> None:
     """Print a table."""
     table = Table(title=f"benchmark {name}", title_justify="left")
-    for column, justify in (
-        ("figure", "left"),
-        ("value", "right"),
-        ("unit", "left"),
-        ("reference", "left"),
-        ("ratio", "right"),
-    ):
-        table.add_column(column, justify="right" if justify == "right" else "left")
+    for column in ("figure", "value", "unit", "reference", "ratio"):
+        table.add_column(column, justify="right" if column in ("value", "ratio") else "left")
     for one in figures:
         reference = f"{one.reference} ({one.reference_value:,.4g})"
         table.add_row(one.figure, f"{one.value:,.4g}", one.unit, reference, f"{one.ratio:.3f}")

@@ -21,12 +21,7 @@ def openapi(room: str) -> str:
 
 def settings_table() -> str:
     """docs/configuration.md: every setting of every service."""
-    lines = [
-        "# Configuration",
-        "",
-        "Made from the code by `make schemas`. Every setting is an environment variable.",
-        "",
-    ]
+    lines = ["# Configuration", "", "Made from code by `make schemas`. Every setting is an environment variable.", ""]
     lines += ["## Every service", "", *_rows(ServiceSettings, skip=set())]
     for room in ROOMS:
         settings = service_of(room).settings
@@ -59,9 +54,8 @@ def schemas(
     root: Annotated[Path, typer.Option(help="The repository.")] = Path(),
 ) -> None:
     """Write what is generated from code: JSON Schemas, golden messages, AsyncAPI, OpenAPI, topics, settings."""
-    stale = [
-        path for path, text in documents().items() if not (root / path).exists() or (root / path).read_text() != text
-    ]
+    made = documents()
+    stale = [path for path, text in made.items() if not (root / path).exists() or (root / path).read_text() != text]
     if check:
         wrong = [*publish.check(root), *(f"{path}: not current, run `make schemas`" for path in stale)]
         for line in wrong:
@@ -73,7 +67,6 @@ def schemas(
         for reason in breaking.reasons:
             typer.echo(reason, err=True)
         raise typer.Exit(1) from None
-    made = documents()
     for path in stale:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(made[path])
