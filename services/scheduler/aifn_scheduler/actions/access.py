@@ -24,7 +24,7 @@ _calls = TypeAdapter(tuple[Call, ...])
 
 
 def seed_calls() -> tuple[Call, ...]:
-    """The calls that come with the package. Raises ValueError, if one names an unknown mode or another policy version."""
+    """The calls that come with the package. Raises ValueError, if one is of another policy version than its mode."""
     data: dict[str, Any] = json.loads(files("aifn_scheduler").joinpath("seed", "calls.json").read_text("utf-8"))
     calls = _calls.validate_python(data["calls"])
     for call in calls:
@@ -50,7 +50,7 @@ async def submit_application(
     submitted_by: Subject,
     factory: FactoryId,
 ) -> Filed:
-    """Decide an application by the rules of its call, keep it with every finding, and grant it if nothing is left to check.
+    """Decide an application by the rules of its call and keep it with every finding; grant it if that is all.
 
     Raises: NotFound, if there is no such call.
     """
