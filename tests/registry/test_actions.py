@@ -92,6 +92,20 @@ async def test_a_machine_missing_from_the_database_is_added_by_the_next_seed(
     assert (topic, said["machine_id"], len(said["partitions"])) == (MachineDescribed.topic, "vega", 3)
 
 
+async def test_a_new_seed_leaves_out_a_machine_whose_partition_an_operator_has_registered_elsewhere(
+    db: Database, settings: RegistrySettings
+) -> None:
+    mine = make.machine(make.partition("vega-gpu", machine_id="mine"), machine_id="mine", factory_ids=())
+    async with transaction(db) as tx:
+        await actions.register_machine(tx, mine)
+    await prepare(service, settings, db)
+    async with transaction(db) as tx:
+        assert (await store.get_partition(tx, "vega-gpu")).machine_id == "mine"
+        assert await store.known_machine_ids(tx) == {one.machine_id for one in first_day.machines()} - {"vega"} | {
+            "mine"
+        }
+
+
 async def test_the_passport_of_lumi_is_announced_with_its_resources_and_slices(
     db: Database, settings: RegistrySettings
 ) -> None:
@@ -194,7 +208,8 @@ async def test_partitions_are_found_by_what_they_have_and_unknown_counts_are_nev
 
 
 async def test_reports_on_what_is_not_there_are_refused(seeded: Database, settings: RegistrySettings) -> None:
-    for wrong in ({"machine_id": "lumo"}, {"partition_id": "lumi-x"}, {"partition_id": "vega-gpu"}):
+    wrongs: list[dict[str, Any]] = [{"machine_id": "lumo"}, {"partition_id": "lumi-x"}, {"partition_id": "vega-gpu"}]
+    for wrong in wrongs:
         with pytest.raises(UnknownPartition):
             async with transaction(seeded) as tx:
                 await actions.remember_capacity(tx, make.report(**wrong), may_be_ahead=settings.capacity_ahead)

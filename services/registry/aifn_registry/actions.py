@@ -1,5 +1,6 @@
 """What the registry does: each function one transaction, always read, decide, write, announce."""
 
+import logging
 from datetime import timedelta
 
 from aifn_common import clock
@@ -11,6 +12,8 @@ from aifn_events.registry import CapacityReported, FactoryDescribed, MachineDesc
 from aifn_registry import domain, first_day, store
 from aifn_registry.domain import Capacity, Factory, Machine, Partition
 from aifn_registry.settings import RegistrySettings
+
+log = logging.getLogger(__name__)
 
 
 async def register_machine(tx: Transaction, machine: Machine) -> Machine:
@@ -117,11 +120,16 @@ async def load_seed(tx: Transaction, settings: RegistrySettings) -> None:  # noq
             await store.add_factory(tx, factory)
             await announce(tx, factory_described(factory))
     machines = await store.known_machine_ids(tx)
+    partitions = await store.known_partition_ids(tx)
     for machine in first_day.machines():
-        if machine.machine_id not in machines:
-            new = domain.first_description(machine)
-            await store.add_machine(tx, new)
-            await announce(tx, machine_described(new))
+        if machine.machine_id in machines:
+            continue
+        if taken := partitions & {one.partition_id for one in machine.partitions}:
+            log.warning("%s is left out: an operator has registered %s elsewhere", machine.machine_id, sorted(taken))
+            continue
+        new = domain.first_description(machine)
+        await store.add_machine(tx, new)
+        await announce(tx, machine_described(new))
     for name, content in first_day.references().items():
         await store.put_reference(tx, name, content)
 

@@ -190,6 +190,11 @@ async def known_machine_ids(tx: Transaction) -> set[MachineId]:
     return {row["machine_id"] for row in await tx.fetch("SELECT machine_id FROM machine")}
 
 
+async def known_partition_ids(tx: Transaction) -> set[PartitionId]:
+    """Every partition, those of retired machines too."""
+    return {row["partition_id"] for row in await tx.fetch("SELECT partition_id FROM partition")}
+
+
 async def get_partition(tx: Transaction, partition_id: PartitionId) -> Partition:
     """Read a partition. Raises NotFound."""
     row = await tx.fetchrow(f"{_PARTITION} WHERE partition_id = $1", partition_id)
