@@ -118,7 +118,7 @@ async def test_a_long_list_comes_in_pages(api: Asker) -> None:
     for number in range(5):
         await offer(api, f"set-{number}")
     seen: list[str] = []
-    after: dict[str, str] = {}
+    after: dict[str, Any] = {}
     while True:
         page = (await api.get("/v1/datasets", params={"limit": 2} | after)).json()
         seen += [item["dataset_id"] for item in page["items"]]

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from aifn_datalab import domain
@@ -298,7 +298,7 @@ def test_a_user_name_before_the_host_is_always_found(scheme: str, user: str, pas
         {"sensitivity": "internal", "grade": "open"},
     ],
 )
-def test_a_description_that_lacks_something_or_contradicts_itself_is_refused(words: dict[str, str | None]) -> None:
+def test_a_description_that_lacks_something_or_contradicts_itself_is_refused(words: dict[str, Any]) -> None:
     with pytest.raises(DescriptionIncomplete):
         check_description(personal(**words))
 
