@@ -1,0 +1,1 @@
+"""What accounting does: one transaction each, in the order read, decide, write, announce."""

@@ -1,0 +1,208 @@
+"""Usage: charged in batches, each record once, in whatever order it is heard."""
+
+import hmac
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from hashlib import sha256
+
+from aifn_common import clock
+from aifn_common.database import Transaction
+from aifn_common.errors import Refusal, Stale
+from aifn_common.kafka import Rejected
+from aifn_events.usage import UsageDayStated, UsageReported
+from aifn_events.vocabulary import JobId, ProjectId, ResourceId
+
+from aifn_accounting.actions.budget import announce_releases, post
+from aifn_accounting.domain.ledger import Allocation, Book, Hold, UnknownAllocation, may_release
+from aifn_accounting.domain.usage import (
+    Charging,
+    ConflictingUsage,
+    Identity,
+    Intake,
+    Rates,
+    UnknownProject,
+    check,
+    identity_of,
+    statement_of,
+)
+from aifn_accounting.settings import AccountingSettings
+from aifn_accounting.store import ledger as store
+from aifn_accounting.store import usage as usage_store
+
+
+class Pseudonyms:
+    """Names for people that tell nobody who they are: the same person has the same one while the key stays."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def of(self, user: str) -> str:
+        """The pseudonym of a local user."""
+        return _pseudonym(self._key, user)
+
+
+@lru_cache(maxsize=100_000)
+def _pseudonym(key: str, user: str) -> str:
+    return "u-" + hmac.new(key.encode(), user.encode(), sha256).hexdigest()[:16]
+
+
+async def state_usage_day(tx: Transaction, event: UsageDayStated) -> None:
+    """Keep what a site says it has sent for a day. Raises Stale for an older word than the one known."""
+    known = await usage_store.day_revision(tx, event.machine_id, event.day)
+    if known is not None and event.revision < known:
+        raise Stale(f"statement {event.revision} of {event.machine_id} for {event.day} is older than {known}")
+    await usage_store.put_day(
+        tx,
+        event.machine_id,
+        event.day,
+        revision=event.revision,
+        records=event.records,
+        totals=[total.model_dump() for total in event.totals],
+        digest=event.digest,
+        at=clock.now(),
+    )
+
+
+async def charge_usage(
+    tx: Transaction, events: Sequence[UsageReported], settings: AccountingSettings
+) -> Sequence[Rejected]:
+    """Charge a batch of usage records, each once, in any order; returns those that were refused."""
+    now = clock.now()
+    await usage_store.lock_usage(tx)
+    plausible, rejected = _plausible(events, await usage_store.units_per_node(tx), now)
+    if not plausible:
+        return rejected
+    known = await usage_store.known_revisions(tx, list(plausible))
+    intake: Intake[UsageReported] = Intake(known, await usage_store.last_number(tx))
+    charging, allocations = await _open_books(tx, [event for same in plausible.values() for event in same], known)
+    payers = {}
+    for identity, same in plausible.items():
+        for event in same:
+            try:
+                found = charging.find_payers(event)
+                number = intake.take(identity, event)
+            except Refusal as refusal:
+                rejected.append(Rejected(event, refusal))
+            else:
+                if number is not None:
+                    payers[number] = found
+    rejected += await _conflicting(tx, intake)
+    rejected = await _name_unknown_projects(tx, rejected)
+    names = Pseudonyms(settings.pseudonym_key.get_secret_value())
+    await usage_store.add_records(tx, [_record_row(number, event, names, now) for number, event in intake.new.items()])
+    for number, before in intake.effective():
+        charging.charge(number, intake.new[number], payers[number], before)
+    released = await _release_complete(tx, charging, {event.job_id for event in intake.new.values()})
+    await usage_store.add_charges(tx, charging.charges)
+    await store.put_holds(tx, charging.touched_holds(), now)
+    await post(tx, allocations, charging.book, now)
+    if intake.new:
+        await usage_store.announce_charges(tx, min(intake.new), max(intake.new), now)
+    await announce_releases(tx, allocations, released)
+    return rejected
+
+
+def _plausible(
+    events: Iterable[UsageReported], units_per_node: Mapping[ResourceId, int], now: datetime
+) -> tuple[dict[Identity, list[UsageReported]], list[Rejected]]:
+    """Those that can be true, by identity, and those that cannot."""
+    found: dict[Identity, list[UsageReported]] = {}
+    rejected = []
+    for event in events:
+        try:
+            check(event, units_per_node, now)
+        except Refusal as refusal:
+            rejected.append(Rejected(event, refusal))
+        else:
+            found.setdefault(identity_of(event), []).append(event)
+    return found, rejected
+
+
+async def _open_books(
+    tx: Transaction, events: Sequence[UsageReported], known: Mapping[Identity, Mapping[int, int]]
+) -> tuple[Charging[UsageReported], list[Allocation]]:
+    """Lock and read what the records may touch: the allocations of their projects, and of revisions before them."""
+    earlier = await usage_store.earlier_charges(tx, [revisions[max(revisions)] for revisions in known.values()])
+    old = [(job_id, charge) for charges in earlier.values() for job_id, charge in charges]
+    jobs = {event.job_id for event in events} | {job_id for job_id, _ in old}
+    allocations = await store.lock_allocations(
+        tx, projects={event.project_id for event in events}, also={charge.allocation for _, charge in old}
+    )
+    holds = await store.get_holds(tx, list(jobs))
+    elsewhere = {hold.allocation for hold in holds.values()} - {one.number for one in allocations}
+    if elsewhere:
+        # A job that used another project's budget than it held. Out of order, so two may wait for each other here:
+        # then one is ended by the database and tries again.
+        allocations += await store.lock_allocations(tx, also=elsewhere)
+        holds = await store.get_holds(tx, list(jobs))
+    by_resource: dict[tuple[ProjectId, ResourceId], list[Allocation]] = defaultdict(list)
+    for one in allocations:
+        by_resource[one.project_id, one.resource].append(one)
+    book = Book({one.number: one.balance for one in allocations})
+    return Charging(book, by_resource, holds, Rates(await usage_store.rate_cards(tx)), earlier), allocations
+
+
+async def _conflicting(tx: Transaction, intake: Intake[UsageReported]) -> list[Rejected]:
+    """Of the records that are stored already: those that say something else now."""
+    if not intake.repeated:
+        return []
+    stored = await usage_store.statements(tx, [number for _, number in intake.repeated])
+    return [
+        Rejected(event, ConflictingUsage(event.local_job_id, event.revision))
+        for event, number in intake.repeated
+        if statement_of(event) != stored[number]
+    ]
+
+
+async def _name_unknown_projects(tx: Transaction, rejected: list[Rejected]) -> list[Rejected]:
+    """Where not only the allocation but the project is unknown, say so."""
+    asked = {one.refusal.project_id for one in rejected if isinstance(one.refusal, UnknownAllocation)}
+    if not asked:
+        return rejected
+    strange = asked - await usage_store.known_projects(tx, asked)
+    return [
+        Rejected(one.event, UnknownProject(one.refusal.project_id))
+        if isinstance(one.refusal, UnknownAllocation) and one.refusal.project_id in strange
+        else one
+        for one in rejected
+    ]
+
+
+async def _release_complete(
+    tx: Transaction, charging: Charging[UsageReported], job_ids: Iterable[JobId]
+) -> list[tuple[Hold, int]]:
+    """Release the rest of the holds of jobs that are over, if this batch brought the last of their usage."""
+    over = [
+        hold for hold in map(charging.holds.get, job_ids) if hold and hold.expected is not None and not hold.released
+    ]
+    if not over:
+        return []
+    segments = await usage_store.count_segments(tx, [hold.job_id for hold in over])
+    return [(hold, charging.release(hold)) for hold in over if may_release(hold, segments.get(hold.job_id, 0))]
+
+
+def _record_row(number: int, event: UsageReported, names: Pseudonyms, now: datetime) -> tuple[object, ...]:
+    return (
+        number,
+        event.machine_id,
+        event.local_job_id,
+        event.submitted_at,
+        event.segment,
+        event.revision,
+        event.job_id,
+        event.project_id,
+        event.partition_id,
+        event.local_user,
+        names.of(event.local_user),
+        event.kind,
+        event.state,
+        event.started_at,
+        event.ended_at,
+        event.nodes,
+        json.dumps(event.amounts),
+        event.collector,
+        now,
+    )

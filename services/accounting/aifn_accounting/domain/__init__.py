@@ -1,0 +1,1 @@
+"""The rules of accounting, pure: what may be held, what is charged, what goes back."""

@@ -1,0 +1,1 @@
+"""All SQL of accounting: rows in, values of the rules out. No decisions."""

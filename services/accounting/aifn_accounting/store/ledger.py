@@ -1,0 +1,311 @@
+"""Projects, allocations, holds, and the ledger itself."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from aifn_common.database import Row, Transaction
+from aifn_common.errors import NotFound
+from aifn_events.vocabulary import AllocationId, FactoryId, JobId, ProjectId, ResourceId, Subject
+
+from aifn_accounting.domain.ledger import OWN_ROLES, POOL_ROLES, Allocation, Balance, Entry, Hold, Pool, Role
+
+_LOCK_JOB = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
+
+_PROJECT = "SELECT id, title, factory_id, revision, closed, created_by, created_at FROM project WHERE id = $1"
+_MEMBERS = "SELECT subject, role FROM membership WHERE project_id = $1 ORDER BY subject"
+_PROJECTS = """
+SELECT id, title, factory_id, revision, closed, created_by, created_at FROM project
+WHERE ($1 OR id = ANY($2::text[]) OR factory_id = ANY($3::text[])) AND ($4::text IS NULL OR id > $4)
+ORDER BY id LIMIT $5"""
+_ADD_PROJECT = """
+INSERT INTO project (id, title, factory_id, created_by, created_at) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (id) DO NOTHING"""
+_RAISE_REVISION = "UPDATE project SET revision = revision + 1 WHERE id = $1 RETURNING revision"
+
+_AWARD_KNOWN = "SELECT EXISTS (SELECT FROM award WHERE id = $1)"
+_ADD_AWARD = """
+INSERT INTO award (id, project_id, application_id, mode, policy_version, deciding_authority, applicant_kind, country,
+    starts_at, ends_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
+
+_ADD_ACCOUNTS = """
+INSERT INTO account (owner, role, resource) SELECT $1, role, $2 FROM unnest($3::text[]) AS role
+ON CONFLICT (owner, role, resource) DO NOTHING"""
+_ACCOUNTS = "SELECT role, id FROM account WHERE owner = ANY($1::text[]) AND resource = $2"
+_ADD_ALLOCATION = """
+INSERT INTO allocation (id, project_id, award_id, resource, pool, starts_at, ends_at, reason, granted_by, granted_at,
+    available_account, held_account, consumed_account, overrun_account)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING number"""
+
+_ALLOCATION_COLUMNS = """number, id, project_id, resource, starts_at, ends_at, granted, held, charged,
+    available_account, held_account, consumed_account, overrun_account"""
+_LOCK_ALLOCATIONS = f"""
+SELECT {_ALLOCATION_COLUMNS} FROM allocation
+WHERE (project_id = ANY($1::text[]) AND ($2::text IS NULL OR resource = $2)) OR number = ANY($3::bigint[])
+ORDER BY number FOR UPDATE"""
+
+_BUDGET = """
+SELECT job_id, project_id, revision, allocation_number, amount, drawn, segments_expected, outcome, closed_at,
+    released_at
+FROM job_budget WHERE job_id = $1"""
+_HOLDS = """
+SELECT job_id, allocation_number, amount, drawn, segments_expected, released_at IS NOT NULL AS released
+FROM job_budget WHERE job_id = ANY($1::text[]) AND allocation_number IS NOT NULL"""
+_PUT_HOLD = """
+INSERT INTO job_budget (job_id, project_id, revision, allocation_number, amount, drawn)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (job_id) DO UPDATE SET revision = EXCLUDED.revision, allocation_number = EXCLUDED.allocation_number,
+    amount = EXCLUDED.amount, drawn = EXCLUDED.drawn"""
+_CLOSE_JOB = """
+INSERT INTO job_budget (job_id, project_id, segments_expected, outcome, closed_at) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (job_id) DO UPDATE
+SET segments_expected = EXCLUDED.segments_expected, outcome = EXCLUDED.outcome, closed_at = EXCLUDED.closed_at"""
+_PUT_HOLDS = """
+UPDATE job_budget b SET drawn = n.drawn, released_at = CASE WHEN n.released THEN coalesce(b.released_at, $4) END
+FROM unnest($1::text[], $2::bigint[], $3::boolean[]) AS n (job_id, drawn, released) WHERE b.job_id = n.job_id"""
+
+_PUT_BALANCES = """
+UPDATE allocation a SET granted = n.granted, held = n.held, charged = n.charged, available = n.available,
+    overrun = n.overrun
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+    AS n (number, granted, held, charged, available, overrun)
+WHERE a.number = n.number"""
+_TRANSFER_COLUMNS = (
+    "allocation_number",
+    "kind",
+    "source",
+    "target",
+    "resource",
+    "amount",
+    "job_id",
+    "usage_number",
+    "recorded_at",
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A person's part in a project."""
+
+    subject: Subject
+    role: str
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project; its members stand apart."""
+
+    id: ProjectId
+    title: str
+    factory_id: FactoryId
+    revision: int
+    closed: bool
+    created_by: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is known of a job's money: what was asked, by which placement, and whether the job is over."""
+
+    job_id: JobId
+    project_id: ProjectId
+    revision: int | None
+    allocation_number: int | None
+    amount: int
+    drawn: int
+    segments_expected: int | None
+    outcome: str | None
+    closed_at: datetime | None
+    released_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Award:
+    """What a decision gave a project, besides amounts."""
+
+    id: str
+    project_id: ProjectId
+    application_id: str
+    mode: str
+    policy_version: str
+    deciding_authority: str
+    applicant_kind: str
+    country: str
+    starts_at: datetime
+    ends_at: datetime
+
+
+async def lock_job(tx: Transaction, job_id: JobId) -> None:
+    """Let one transaction at a time decide on a job. Taken before any allocation, so that nobody waits in a circle."""
+    await tx.execute(_LOCK_JOB, f"job {job_id}")
+
+
+async def add_project(
+    tx: Transaction, project_id: ProjectId, title: str, factory_id: FactoryId, *, by: str, at: datetime
+) -> bool:
+    """Keep a new project at revision 0; False if the id is taken."""
+    return await tx.execute(_ADD_PROJECT, project_id, title, factory_id, by, at) == "INSERT 0 1"
+
+
+async def get_project(tx: Transaction, project_id: ProjectId, *, lock: bool = False) -> Project:
+    """Read a project; `lock` holds the row until the end. Raises NotFound."""
+    row = await tx.fetchrow(_PROJECT + (" FOR UPDATE" if lock else ""), project_id)
+    if row is None:
+        raise NotFound(f"project {project_id} is not known")
+    return Project(**row)
+
+
+async def list_projects(
+    tx: Transaction,
+    *,
+    everything: bool,
+    projects: Iterable[ProjectId],
+    factories: Iterable[FactoryId],
+    after: str | None,
+    limit: int,
+) -> list[Project]:
+    """Projects by id, from `after` on: all, or those named and those of some factories."""
+    rows = await tx.fetch(_PROJECTS, everything, list(projects), list(factories), after, limit)
+    return [Project(**row) for row in rows]
+
+
+async def list_members(tx: Transaction, project_id: ProjectId) -> list[Member]:
+    """Who belongs to a project."""
+    return [Member(**row) for row in await tx.fetch(_MEMBERS, project_id)]
+
+
+async def raise_revision(tx: Transaction, project_id: ProjectId) -> int:
+    """Count a change of a project; returns the new revision."""
+    return int(await tx.fetchval(_RAISE_REVISION, project_id))
+
+
+async def award_known(tx: Transaction, award_id: str) -> bool:
+    """Whether an award was carried out before."""
+    return bool(await tx.fetchval(_AWARD_KNOWN, award_id))
+
+
+async def add_award(tx: Transaction, award: Award) -> None:
+    """Keep what an award was about."""
+    await tx.execute(
+        _ADD_AWARD,
+        award.id,
+        award.project_id,
+        award.application_id,
+        award.mode,
+        award.policy_version,
+        award.deciding_authority,
+        award.applicant_kind,
+        award.country,
+        award.starts_at,
+        award.ends_at,
+    )
+
+
+async def add_allocation(
+    tx: Transaction,
+    allocation_id: AllocationId,
+    project_id: ProjectId,
+    resource: ResourceId,
+    *,
+    pool: Pool,
+    starts_at: datetime,
+    ends_at: datetime,
+    award_id: str | None,
+    reason: str,
+    by: str,
+    at: datetime,
+) -> Allocation:
+    """Open an allocation with its accounts, and its pool's if that is new; nothing is granted yet."""
+    owners: tuple[tuple[str, Sequence[Role]], ...] = ((allocation_id, OWN_ROLES), (f"pool:{pool}", [POOL_ROLES[pool]]))
+    for owner, owned in owners:
+        await tx.execute(_ADD_ACCOUNTS, owner, resource, list(owned))
+    found = await tx.fetch(_ACCOUNTS, [owner for owner, _ in owners], resource)
+    accounts: dict[Role, int] = {row["role"]: row["id"] for row in found}
+    number = await tx.fetchval(
+        _ADD_ALLOCATION,
+        allocation_id,
+        project_id,
+        award_id,
+        resource,
+        pool,
+        starts_at,
+        ends_at,
+        reason,
+        by,
+        at,
+        *(accounts[role] for role in OWN_ROLES),
+    )
+    return Allocation(number, allocation_id, project_id, resource, starts_at, ends_at, accounts, Balance())
+
+
+async def lock_allocations(
+    tx: Transaction, *, projects: Iterable[ProjectId] = (), resource: ResourceId | None = None, also: Iterable[int] = ()
+) -> list[Allocation]:
+    """Read allocations of some projects, of all resources or one, and those numbered; rows are held until the end.
+
+    All who lock do so in the order of numbers, so that nobody waits in a circle.
+    """
+    rows = await tx.fetch(_LOCK_ALLOCATIONS, list(projects), resource, list(also))
+    return [_allocation(row) for row in rows]
+
+
+def _allocation(row: Row) -> Allocation:
+    number, identifier, project_id, resource, starts_at, ends_at, granted, held, charged, *accounts = row.values()
+    own: dict[Role, int] = dict(zip(OWN_ROLES, accounts, strict=True))
+    balance = Balance(granted, held, charged)
+    return Allocation(number, identifier, project_id, resource, starts_at, ends_at, own, balance)
+
+
+async def get_budget(tx: Transaction, job_id: JobId) -> Budget | None:
+    """What is known of a job's money; None if nothing is."""
+    row = await tx.fetchrow(_BUDGET, job_id)
+    return None if row is None else Budget(**row)
+
+
+async def get_holds(tx: Transaction, job_ids: Sequence[JobId]) -> dict[JobId, Hold]:
+    """The holds of jobs, by job, released ones too."""
+    return {row[0]: Hold(*row) for row in await tx.fetch(_HOLDS, job_ids)}
+
+
+async def put_hold(tx: Transaction, job_id: JobId, project_id: ProjectId, revision: int, hold: Hold | None) -> None:
+    """Remember what a placement of a job got: a hold, or None because it was refused."""
+    if hold is None:
+        await tx.execute(_PUT_HOLD, job_id, project_id, revision, None, 0, 0)
+    else:
+        await tx.execute(_PUT_HOLD, job_id, project_id, revision, hold.allocation, hold.amount, hold.drawn)
+
+
+async def put_holds(tx: Transaction, holds: Iterable[Hold], at: datetime) -> None:
+    """Remember what usage took from holds, and which of them are released."""
+    some = list(holds)
+    if some:
+        await tx.execute(_PUT_HOLDS, [h.job_id for h in some], [h.drawn for h in some], [h.released for h in some], at)
+
+
+async def close_job(
+    tx: Transaction, job_id: JobId, project_id: ProjectId, *, segments: int, outcome: str, at: datetime
+) -> None:
+    """Remember that a job is over."""
+    await tx.execute(_CLOSE_JOB, job_id, project_id, segments, outcome, at)
+
+
+async def post(
+    tx: Transaction,
+    allocations: Mapping[int, Allocation],
+    entries: Iterable[Entry],
+    balances: Mapping[int, Balance],
+    at: datetime,
+) -> None:
+    """Write transfers and the balances they lead to. The allocations must be locked."""
+    rows = []
+    for number, kind, source, target, amount, job_id, usage in entries:
+        allocation = allocations[number]
+        accounts = allocation.accounts
+        rows.append((number, kind, accounts[source], accounts[target], allocation.resource, amount, job_id, usage, at))
+    if not rows:
+        return
+    await tx.copy_records_to_table("ledger_transfer", records=rows, columns=_TRANSFER_COLUMNS)
+    stand = [(number, *b, b.available, b.overrun) for number, b in balances.items()]
+    await tx.execute(_PUT_BALANCES, *([row[i] for row in stand] for i in range(6)))

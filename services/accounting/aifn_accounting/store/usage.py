@@ -1,0 +1,234 @@
+"""Usage records, what they cost, rate cards, resources, and what sites say of their days."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from typing import Any
+
+from aifn_common import telemetry
+from aifn_common.database import Transaction
+from aifn_events.usage import UsageCharged
+from aifn_events.vocabulary import JobId, MachineId, ProjectId, ResourceId, new_id
+
+from aifn_accounting.domain.usage import Charge, Identity, RateCard, Statement
+
+# One writer of usage at a time. It makes numbers follow the order of commits, and a correction that moves a record to
+# another project can never meet the record itself in another transaction.
+_LOCK_USAGE = "SELECT pg_advisory_xact_lock(7075616765)"
+_LAST_NUMBER = "SELECT coalesce(max(number), 0) FROM usage_record"
+_KNOWN = """
+SELECT i.position, u.number, u.revision
+FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::int[])
+    WITH ORDINALITY AS i (local_job_id, machine_id, submitted_at, segment, position)
+CROSS JOIN LATERAL (
+    SELECT number, revision FROM usage_record
+    WHERE (local_job_id, machine_id, submitted_at, segment) = (i.local_job_id, i.machine_id, i.submitted_at, i.segment)
+    OFFSET 0
+) u"""
+_RECORD_COLUMNS = (
+    "number",
+    "machine_id",
+    "local_job_id",
+    "submitted_at",
+    "segment",
+    "revision",
+    "job_id",
+    "project_id",
+    "partition_id",
+    "local_user",
+    "pseudonym",
+    "kind",
+    "state",
+    "started_at",
+    "ended_at",
+    "nodes",
+    "amounts",
+    "collector",
+    "recorded_at",
+)
+_STATEMENTS = """
+SELECT number, job_id, project_id, started_at, ended_at, amounts FROM usage_record WHERE number = ANY($1::bigint[])"""
+_EARLIER = """
+SELECT u.job_id, c.usage_number, c.allocation_number, c.resource, c.amount, c.rate_card
+FROM usage_charge c JOIN usage_record u ON u.number = c.usage_number WHERE c.usage_number = ANY($1::bigint[])"""
+# The rows of `outbox.announce_all`, for the busiest of all streams made where the values are: thousands at a time, and
+# not one of them as an object. A test reads each as the event it is.
+_ANNOUNCE_CHARGES = """
+INSERT INTO outbox (event_id, topic, key, value, time, traceparent)
+SELECT $3 || '-' || row_number() OVER (ORDER BY c.usage_number), $4, convert_to(a.project_id, 'UTF8'),
+    convert_to(json_build_object(
+        'machine_id', u.machine_id,
+        'local_job_id', u.local_job_id,
+        'submitted_at', replace((u.submitted_at AT TIME ZONE 'UTC')::text, ' ', 'T') || 'Z',
+        'segment', u.segment,
+        'revision', u.revision,
+        'job_id', u.job_id,
+        'project_id', a.project_id,
+        'allocation_id', a.id,
+        'resource', c.resource,
+        'amount', c.amount,
+        'rate_card', c.rate_card,
+        'ended_at', replace((u.ended_at AT TIME ZONE 'UTC')::text, ' ', 'T') || 'Z',
+        'user', u.pseudonym
+    )::text, 'UTF8'), $5, $6
+FROM usage_charge c
+JOIN usage_record u ON u.number = c.usage_number
+JOIN allocation a ON a.number = c.allocation_number
+WHERE c.usage_number BETWEEN $1 AND $2
+ORDER BY c.usage_number"""
+_DRAWN = """
+SELECT c.allocation_number, sum(c.amount)::bigint AS amount
+FROM current_usage u JOIN usage_charge c ON c.usage_number = u.number WHERE u.job_id = $1 GROUP BY 1"""
+_SEGMENTS = "SELECT job_id, count(*)::int AS segments FROM current_usage WHERE job_id = ANY($1::text[]) GROUP BY 1"
+_PROJECTS_KNOWN = "SELECT id FROM project WHERE id = ANY($1::text[])"
+_CARDS = "SELECT id, resource, numerator, denominator, valid_from, valid_until FROM rate_card"
+
+_PUT_RESOURCE = """
+INSERT INTO resource (id, machine_id, partition_id, unit, units_per_node, devices_per_node, gpus_per_node,
+    cores_per_node, revision)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (id) DO UPDATE SET unit = EXCLUDED.unit, units_per_node = EXCLUDED.units_per_node,
+    devices_per_node = EXCLUDED.devices_per_node, gpus_per_node = EXCLUDED.gpus_per_node,
+    cores_per_node = EXCLUDED.cores_per_node, revision = EXCLUDED.revision
+WHERE resource.revision < EXCLUDED.revision"""
+_UNITS = "SELECT id, units_per_node FROM resource"
+_RESOURCE_KNOWN = "SELECT EXISTS (SELECT FROM resource WHERE id = $1)"
+
+_DAY_REVISION = "SELECT revision FROM usage_day WHERE machine_id = $1 AND day = $2 FOR UPDATE"
+_PUT_DAY = """
+INSERT INTO usage_day (machine_id, day, revision, records, totals, digest, stated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (machine_id, day) DO UPDATE SET revision = EXCLUDED.revision, records = EXCLUDED.records,
+    totals = EXCLUDED.totals, digest = EXCLUDED.digest, stated_at = EXCLUDED.stated_at"""
+
+
+async def lock_usage(tx: Transaction) -> None:
+    """Be the only one who writes usage until the end. Taken before any allocation."""
+    await tx.execute(_LOCK_USAGE)
+
+
+async def last_number(tx: Transaction) -> int:
+    """The highest number of a usage record; `lock_usage` first."""
+    return int(await tx.fetchval(_LAST_NUMBER))
+
+
+async def known_revisions(tx: Transaction, identities: Sequence[Identity]) -> dict[Identity, dict[int, int]]:
+    """Of these records: the numbers of the revisions that are stored."""
+    found: dict[Identity, dict[int, int]] = defaultdict(dict)
+    for position, number, revision in await tx.fetch(_KNOWN, *([one[i] for one in identities] for i in range(4))):
+        found[identities[position - 1]][revision] = number
+    return found
+
+
+async def statements(tx: Transaction, numbers: Sequence[int]) -> dict[int, Statement]:
+    """What stored records say of job, project, time and amounts, by number."""
+    rows = await tx.fetch(_STATEMENTS, numbers)
+    return {
+        row["number"]: Statement(
+            row["job_id"], row["project_id"], row["started_at"], row["ended_at"], json.loads(row["amounts"])
+        )
+        for row in rows
+    }
+
+
+async def add_records(tx: Transaction, rows: Sequence[tuple[object, ...]]) -> None:
+    """Keep usage records; each row has the columns of the table, in its order."""
+    await tx.copy_records_to_table("usage_record", records=rows, columns=_RECORD_COLUMNS)
+
+
+async def add_charges(tx: Transaction, charges: Sequence[Charge]) -> None:
+    """Keep what records cost."""
+    await tx.copy_records_to_table("usage_charge", records=charges)
+
+
+async def announce_charges(tx: Transaction, first: int, last: int, at: datetime) -> None:
+    """Tell the others what the records from one number to another cost."""
+    await tx.execute(_ANNOUNCE_CHARGES, first, last, new_id(), UsageCharged.topic, at, telemetry.current_traceparent())
+
+
+async def earlier_charges(tx: Transaction, numbers: Sequence[int]) -> dict[int, list[tuple[JobId, Charge]]]:
+    """What stored records cost, each charge with the job it was for, by the record's number."""
+    found: dict[int, list[tuple[JobId, Charge]]] = defaultdict(list)
+    for job_id, *charge in await tx.fetch(_EARLIER, numbers):
+        found[charge[0]].append((job_id, Charge(*charge)))
+    return found
+
+
+async def drawn_by_job(tx: Transaction, job_id: JobId) -> dict[int, int]:
+    """What a job's usage costs so far, by allocation."""
+    return {row["allocation_number"]: row["amount"] for row in await tx.fetch(_DRAWN, job_id)}
+
+
+async def count_segments(tx: Transaction, job_ids: Sequence[JobId]) -> dict[JobId, int]:
+    """How many run segments of each job are stored."""
+    return {row["job_id"]: row["segments"] for row in await tx.fetch(_SEGMENTS, job_ids)}
+
+
+async def known_projects(tx: Transaction, project_ids: Iterable[ProjectId]) -> set[ProjectId]:
+    """Those of the projects that exist."""
+    return {row["id"] for row in await tx.fetch(_PROJECTS_KNOWN, list(project_ids))}
+
+
+async def rate_cards(tx: Transaction) -> list[RateCard]:
+    """All rate cards."""
+    return [RateCard(*row) for row in await tx.fetch(_CARDS)]
+
+
+async def units_per_node(tx: Transaction) -> dict[ResourceId, int]:
+    """Units in one node, of every resource whose machine is known."""
+    return {row["id"]: row["units_per_node"] for row in await tx.fetch(_UNITS)}
+
+
+async def resource_known(tx: Transaction, resource: ResourceId) -> bool:
+    """Whether some machine has this resource."""
+    return bool(await tx.fetchval(_RESOURCE_KNOWN, resource))
+
+
+async def put_resource(
+    tx: Transaction,
+    resource: ResourceId,
+    machine_id: MachineId,
+    partition_id: str,
+    *,
+    unit: str,
+    units_per_node: int,
+    devices_per_node: int | None,
+    gpus_per_node: int | None,
+    cores_per_node: int | None,
+    revision: int,
+) -> None:
+    """Remember how a resource is counted; an older word changes nothing."""
+    await tx.execute(
+        _PUT_RESOURCE,
+        resource,
+        machine_id,
+        partition_id,
+        unit,
+        units_per_node,
+        devices_per_node,
+        gpus_per_node,
+        cores_per_node,
+        revision,
+    )
+
+
+async def day_revision(tx: Transaction, machine_id: MachineId, day: date) -> int | None:
+    """The revision of the statement that is known for a site-day."""
+    value: int | None = await tx.fetchval(_DAY_REVISION, machine_id, day)
+    return value
+
+
+async def put_day(
+    tx: Transaction,
+    machine_id: MachineId,
+    day: date,
+    *,
+    revision: int,
+    records: int,
+    totals: list[dict[str, Any]],
+    digest: str,
+    at: datetime,
+) -> None:
+    """Keep what a site says it has sent for a day."""
+    await tx.execute(_PUT_DAY, machine_id, day, revision, records, totals, digest, at)
