@@ -6,7 +6,8 @@ from typing import Any
 
 from aifn_common import clock
 from aifn_events.registry import CapacityReported
-from aifn_registry.domain import Capacity, Factory, Machine, Partition
+from aifn_registry.domain.capacity import Capacity
+from aifn_registry.domain.passports import Factory, Machine, Partition
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

@@ -10,15 +10,8 @@ from aifn_common.service import prepare
 from aifn_events.registry import FactoryDescribed, MachineDescribed
 from aifn_registry import actions, first_day, seed, store
 from aifn_registry.app import service
-from aifn_registry.domain import (
-    FactoryExists,
-    MachineExists,
-    MachineRetired,
-    PartitionExists,
-    UnitFixed,
-    UnknownPartition,
-    UnknownReference,
-)
+from aifn_registry.domain.capacity import MachineRetired, UnknownPartition
+from aifn_registry.domain.passports import FactoryExists, MachineExists, PartitionExists, UnitFixed, UnknownReference
 from aifn_registry.settings import RegistrySettings
 from aifn_registry.store import PartitionFilter
 

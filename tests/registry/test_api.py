@@ -465,7 +465,10 @@ def test_every_route_is_described_and_names_its_problems() -> None:
                 if status.startswith("4"):
                     assert "application/problem+json" in answer["content"]
     changes = [op for item in ours.values() for method, op in item.items() if method in ("put", "delete")]
-    assert all({"403", "404", "412", "428"} <= set(op["responses"]) for op in changes)
+    assert len(changes) == 4
+    for change in changes:
+        assert {"403", "404", "412", "428"} <= set(change["responses"])
+        assert "If-Match" in {one["name"] for one in change["parameters"]}
 
 
 @pytest.mark.parametrize("kind", [MachineRegistration, FactoryRegistration])

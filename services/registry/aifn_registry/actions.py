@@ -9,8 +9,10 @@ from aifn_common.errors import Invalid, NotFound
 from aifn_common.outbox import announce
 from aifn_events.registry import CapacityReported, FactoryDescribed, MachineDescribed, PartitionPassport
 
-from aifn_registry import domain, first_day, store
-from aifn_registry.domain import Capacity, Factory, Machine, Partition
+from aifn_registry import first_day, store
+from aifn_registry.domain import passports
+from aifn_registry.domain.capacity import Capacity, MachineRetired, UnknownPartition, accept_capacity
+from aifn_registry.domain.passports import Factory, Machine, Partition
 from aifn_registry.settings import RegistrySettings
 
 log = logging.getLogger(__name__)
@@ -19,7 +21,7 @@ log = logging.getLogger(__name__)
 async def register_machine(tx: Transaction, machine: Machine) -> Machine:
     """Take a machine into the registry. Raises MachineExists, PartitionExists, UnknownReference, Invalid."""
     await _check_machine_references(tx, machine)
-    new = domain.first_description(machine)
+    new = passports.first_description(machine)
     await store.add_machine(tx, new)
     await announce(tx, machine_described(new))
     return new
@@ -31,7 +33,7 @@ async def describe_machine(tx: Transaction, known: Machine, described: Machine) 
     Raises: UnitFixed, PartitionExists, UnknownReference, Invalid.
     """
     await _check_machine_references(tx, described)
-    new = domain.describe_again(known, described)
+    new = passports.describe_again(known, described)
     await store.put_machine(tx, new)
     await announce(tx, machine_described(new))
     return new
@@ -39,7 +41,7 @@ async def describe_machine(tx: Transaction, known: Machine, described: Machine) 
 
 async def retire_machine(tx: Transaction, known: Machine, reason: str) -> Machine:
     """Take a machine out of the network; `known` was read with its row locked. Raises AlreadyRetired."""
-    new = domain.retire_machine(known, reason)
+    new = passports.retire_machine(known, reason)
     await store.put_machine(tx, new)
     await announce(tx, machine_described(new))
     return new
@@ -58,7 +60,7 @@ async def describe_factory(tx: Transaction, known: Factory, described: Factory) 
     if described.kind != known.kind:
         raise Invalid(f"{known.factory_id} is a member of kind {known.kind} and stays one")
     await _check_factory_references(tx, described)
-    new = domain.describe_factory_again(known, described)
+    new = passports.describe_factory_again(known, described)
     await store.put_factory(tx, new)
     await announce(tx, factory_described(new))
     return new
@@ -66,7 +68,7 @@ async def describe_factory(tx: Transaction, known: Factory, described: Factory) 
 
 async def retire_factory(tx: Transaction, known: Factory, reason: str) -> Factory:
     """Take a member out of the network; `known` was read with its row locked. Raises AlreadyRetired."""
-    new = domain.retire_factory(known, reason)
+    new = passports.retire_factory(known, reason)
     await store.put_factory(tx, new)
     await announce(tx, factory_described(new))
     return new
@@ -80,8 +82,8 @@ async def remember_capacity(tx: Transaction, event: CapacityReported, *, may_be_
     machine, partition = await _reported(tx, event)
     known = await store.get_capacity(tx, partition.partition_id)
     if machine.retired:
-        raise domain.MachineRetired(machine.machine_id)
-    accepted = domain.accept_capacity(partition, _capacity(event), known, may_be_ahead=may_be_ahead)
+        raise MachineRetired(machine.machine_id)
+    accepted = accept_capacity(partition, _capacity(event), known, may_be_ahead=may_be_ahead)
     await store.put_capacity(tx, accepted)
 
 
@@ -90,11 +92,11 @@ async def _reported(tx: Transaction, event: CapacityReported) -> tuple[Machine, 
     try:
         machine = await store.get_machine(tx, event.machine_id, lock=True)
     except NotFound:
-        raise domain.UnknownPartition(event.machine_id, event.partition_id) from None
+        raise UnknownPartition(event.machine_id, event.partition_id) from None
     for partition in machine.partitions:
         if partition.partition_id == event.partition_id:
             return machine, partition
-    raise domain.UnknownPartition(event.machine_id, event.partition_id)
+    raise UnknownPartition(event.machine_id, event.partition_id)
 
 
 def _capacity(event: CapacityReported) -> Capacity:
@@ -127,7 +129,7 @@ async def load_seed(tx: Transaction, settings: RegistrySettings) -> None:  # noq
         if taken := partitions & {one.partition_id for one in machine.partitions}:
             log.warning("%s is left out: an operator has registered %s elsewhere", machine.machine_id, sorted(taken))
             continue
-        new = domain.first_description(machine)
+        new = passports.first_description(machine)
         await store.add_machine(tx, new)
         await announce(tx, machine_described(new))
     for name, content in first_day.references().items():
@@ -135,16 +137,16 @@ async def load_seed(tx: Transaction, settings: RegistrySettings) -> None:  # noq
 
 
 async def _check_machine_references(tx: Transaction, machine: Machine) -> None:
-    domain.check_references("factories", machine.factory_ids, await store.known_factory_ids(tx))
+    passports.check_references("factories", machine.factory_ids, await store.known_factory_ids(tx))
 
 
 async def _check_factory_references(tx: Transaction, factory: Factory) -> None:
     factories = await store.known_factory_ids(tx)
-    domain.check_references("factories", factory.linked_factory_ids or (), factories - {factory.factory_id})
+    passports.check_references("factories", factory.linked_factory_ids or (), factories - {factory.factory_id})
     named = {*factory.interim_machine_ids, *([factory.primary_machine_id] if factory.primary_machine_id else [])}
-    domain.check_references("machines", named, await store.known_machine_ids(tx))
+    passports.check_references("machines", named, await store.known_machine_ids(tx))
     matrix = await store.get_reference(tx, "sectors")
-    domain.check_references("sectors", factory.sectors or (), [one["sector_id"] for one in matrix["sectors"]])
+    passports.check_references("sectors", factory.sectors or (), [one["sector_id"] for one in matrix["sectors"]])
 
 
 def factory_described(factory: Factory) -> FactoryDescribed:

@@ -19,8 +19,9 @@ from aifn_common.web import (
 from aifn_events.vocabulary import CountryCode, FactoryId, MachineId, PartitionId
 from fastapi import Depends, Query, Request, Response
 
-from aifn_registry import actions, domain, store
-from aifn_registry.domain import Capacity, FactoryKind, MachineStage, PartitionKind, PartitionStage, SoftwareStack
+from aifn_registry import actions, store
+from aifn_registry.domain.capacity import Capacity, age_seconds
+from aifn_registry.domain.passports import FactoryKind, MachineStage, PartitionKind, PartitionStage, SoftwareStack
 from aifn_registry.seed import Comparison
 from aifn_registry.settings import RegistrySettings
 from aifn_registry.store import PartitionFilter
@@ -70,6 +71,16 @@ _NO_IF_MATCH = (428, "precondition_required", 'send If-Match with the ETag you r
 _UNMODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "the revision named in If-None-Match is current"}}
 
 
+def _header(name: str, description: str, *, required: bool) -> dict[str, Any]:
+    """Documents a header that the plumbing reads."""
+    schema = {"type": "string", "examples": ['"r3"']}
+    return {"name": name, "in": "header", "required": required, "description": description, "schema": schema}
+
+
+_IF_MATCH = {"parameters": [_header("If-Match", "the ETag of what is to be changed", required=True)]}
+_IF_NONE_MATCH = {"parameters": [_header("If-None-Match", "the ETag of what is known already", required=False)]}
+
+
 def _must(who: Who, permission: str, factories: tuple[FactoryId, ...]) -> None:
     """Ask for a thing that several factories own: a role at one of them is enough. Raises Forbidden."""
     granting = [factory for factory in factories if who.may(permission, factory=factory)]
@@ -106,6 +117,7 @@ async def list_factories(
     "/factories/{factory_id}",
     summary="One factory or antenna",
     tags=["factories"],
+    openapi_extra=_IF_NONE_MATCH,
     responses=_UNMODIFIED | _problems(_NO_FACTORY),
 )
 async def get_factory(factory_id: FactoryId, tx: Tx, who: Who, request: Request, response: Response) -> FactoryView:
@@ -139,6 +151,7 @@ async def register_factory(new: FactoryRegistration, tx: Tx, who: Who, response:
     "/factories/{factory_id}",
     summary="Describe a factory or antenna anew",
     tags=["factories"],
+    openapi_extra=_IF_MATCH,
     responses=_problems(_NOT_YOURS, _NO_FACTORY, _CHANGED, _INVALID, _UNKNOWN_REFERENCE, _NO_IF_MATCH),
 )
 async def describe_factory(
@@ -157,6 +170,7 @@ async def describe_factory(
     "/factories/{factory_id}",
     summary="Retire a factory or antenna",
     tags=["factories"],
+    openapi_extra=_IF_MATCH,
     responses=_problems(
         _NOT_YOURS,
         _NO_FACTORY,
@@ -211,6 +225,7 @@ async def list_machines(
     "/machines/{machine_id}",
     summary="One machine with its partitions",
     tags=["machines"],
+    openapi_extra=_IF_NONE_MATCH,
     responses=_UNMODIFIED | _problems(_NO_MACHINE),
 )
 async def get_machine(
@@ -257,6 +272,7 @@ async def register_machine(
     "/machines/{machine_id}",
     summary="Describe a machine anew",
     tags=["machines"],
+    openapi_extra=_IF_MATCH,
     responses=_problems(
         _NOT_YOURS,
         _NO_MACHINE,
@@ -294,6 +310,7 @@ async def describe_machine(
     "/machines/{machine_id}",
     summary="Retire a machine",
     tags=["machines"],
+    openapi_extra=_IF_MATCH,
     responses=_problems(
         _NOT_YOURS,
         _NO_MACHINE,
@@ -376,7 +393,7 @@ async def get_partition(partition_id: PartitionId, tx: Tx, who: Who, settings: S
 def _seen(capacity: Capacity | None, settings: RegistrySettings) -> CapacityView | None:
     if capacity is None:
         return None
-    age = domain.age_seconds(capacity, clock.now())
+    age = age_seconds(capacity, clock.now())
     return CapacityView.of(capacity, age_seconds=age, fresh=age <= settings.capacity_fresh.total_seconds())
 
 

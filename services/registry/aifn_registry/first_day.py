@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 from aifn_registry import seed
-from aifn_registry.domain import Factory, Figure, Machine, Partition
+from aifn_registry.domain.passports import Factory, Figure, Machine, Partition
 
 
 def factories() -> list[Factory]:

@@ -9,8 +9,8 @@ from aifn_common.database import Row, Transaction
 from aifn_common.errors import NotFound
 from aifn_events.vocabulary import CountryCode, FactoryId, MachineId, PartitionId
 
-from aifn_registry.domain import (
-    Capacity,
+from aifn_registry.domain.capacity import Capacity
+from aifn_registry.domain.passports import (
     Factory,
     FactoryExists,
     Figure,

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Self
 from aifn_events.vocabulary import CountryCode, FactoryId, MachineId, PartitionId, ResourceId, Slug
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from aifn_registry.domain import (
+from aifn_registry.domain.capacity import Capacity
+from aifn_registry.domain.passports import (
     HOUR_SECONDS,
     MAX_CORES_PER_NODE,
     MAX_DEVICES_PER_NODE,
     MAX_NODES,
-    Capacity,
     Confidence,
     CpuArchitecture,
     Factory,

@@ -1,0 +1,1 @@
+"""The rules of the registry, pure: passports, and reports of capacity."""
