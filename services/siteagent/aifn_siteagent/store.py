@@ -281,6 +281,5 @@ async def set_stated(tx: Transaction, day: date, revision: int, moment: datetime
 
 
 def _job(row: Row) -> Job:
-    values = dict(row)
-    values["on_nodes"] = tuple(values["on_nodes"])
-    return Job(**values)
+    # By position: the columns are listed in the order of the fields, and a busy partition has thousands of rows.
+    return Job(*row[:-1], on_nodes=tuple(row[-1]))
