@@ -10,7 +10,7 @@ class SchedulerSettings(ServiceSettings):
     """How far the scheduler plans. Patience is real time: a simulated clock is allowed for."""
 
     plan_at_most: int = Field(
-        default=5000, ge=1, le=100_000, description="requests looked at in one plan", examples=["5000"]
+        default=3000, ge=1, le=100_000, description="requests looked at in one plan", examples=["3000"]
     )
     explain_at_most: int = Field(
         default=500, ge=1, le=100_000, description="changed estimates written in one plan", examples=["500"]

@@ -1,5 +1,6 @@
 """Plan what waits: one decision for all partitions, in one transaction, with the reasons kept."""
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -32,7 +33,9 @@ async def plan_jobs(tx: Transaction, settings: SchedulerSettings) -> int:
     now = clock.now()
     partitions = await machines.get_partitions(tx)
     allocations = await machines.get_allocations(tx, [one.wish.project_id for one in waiting], now)
-    plans = placement.plan(
+    # In a thread: thousands of requests take some tenths of a second, in which this process must go on hearing.
+    plans = await asyncio.to_thread(
+        placement.plan,
         _seconds(now),
         await _capacities(tx, partitions, now, settings),
         await _held(tx, now),

@@ -409,6 +409,28 @@ def held_until(now: int, walltime_seconds: int, planned_start: int, last_started
 
 
 @dataclass(slots=True)
+class _Bounds:
+    """Starts found in this plan for one number of slices, by walltime: none shorter or as long can be earlier again."""
+
+    seconds: list[int] = field(default_factory=list)
+    starts: list[int | None] = field(default_factory=list)
+
+    def at_least(self, seconds: int, otherwise: int) -> int | None:
+        """No request of this walltime can start earlier; None: it never can."""
+        index = bisect_right(self.seconds, seconds) - 1
+        return otherwise if index < 0 else self.starts[index]
+
+    def found(self, seconds: int, start: int | None) -> None:
+        """Remember the start of a request of this walltime."""
+        index = bisect_left(self.seconds, seconds)
+        if index < len(self.seconds) and self.seconds[index] == seconds:
+            self.starts[index] = start
+        else:
+            self.seconds.insert(index, seconds)
+            self.starts.insert(index, start)
+
+
+@dataclass(slots=True)
 class _Book:
     """One partition while a plan is made: its profile, who frees slices when, and bounds already found."""
 
@@ -416,14 +438,14 @@ class _Book:
     profile: Profile
     ends: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
     # A bound stays true for the rest of the plan, because reservations only take slices away.
-    bounds: dict[tuple[int, int, int], int | None] = field(default_factory=dict)
+    bounds: dict[tuple[int, int], _Bounds] = field(default_factory=lambda: defaultdict(_Bounds))
 
-    def earliest_start(self, candidate: Candidate, seconds: int) -> int | None:
-        shape = (candidate.slices, seconds, candidate.not_before)
-        bound = self.bounds.get(shape, candidate.not_before)
-        found = None if bound is None else self.profile.earliest_start(candidate.slices, seconds, bound)
-        self.bounds[shape] = found
-        return found
+    def earliest_start(self, slices: int, seconds: int, not_before: int) -> int | None:
+        bounds = self.bounds[slices, not_before]
+        bound = bounds.at_least(seconds, not_before)
+        start = None if bound is None else self.profile.earliest_start(slices, seconds, bound)
+        bounds.found(seconds, start)
+        return start
 
     def book(self, job_id: str, start: int, seconds: int, slices: int) -> None:
         self.profile.reserve(start, seconds, slices)
@@ -498,7 +520,7 @@ def _weigh(now: int, candidate: Candidate, seconds: int, book: _Book | None) -> 
         because = f"takes {candidate.slices} slices, {book.capacity.slices} are in service"
         return Reason(name, "larger_than_service", because)
     free_now = book.profile.free_now()
-    start = book.earliest_start(candidate, seconds)
+    start = book.earliest_start(candidate.slices, seconds, max(now, candidate.not_before))
     if start is None:
         because = f"takes {candidate.slices} slices; so many are not free at any time that is planned"
         return Reason(name, "larger_than_service", because)

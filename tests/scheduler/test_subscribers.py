@@ -1,0 +1,141 @@
+"""What the scheduler hears, through the plumbing: copies, foreign and old words, nonsense."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aifn_common.database import Database
+from aifn_common.kafka import Hearing, make_broker
+from aifn_events.base import Event
+from aifn_events.catalog import TOPICS
+from aifn_events.placement import BudgetRefused, JobClosed, JobDispatched, JobPlaced
+from aifn_scheduler import subscribers, timers
+from aifn_scheduler.settings import SchedulerSettings
+from faststream.kafka import KafkaBroker, TestKafkaBroker
+
+from tests.scheduler.make import (
+    NOW,
+    allocation,
+    announced,
+    capacity,
+    ended,
+    held,
+    machine,
+    project,
+    started,
+    submit,
+    tick,
+    world,
+)
+from tests.support.kafka import message
+
+
+@pytest.fixture
+async def broker(db: Database, limits: SchedulerSettings) -> AsyncIterator[KafkaBroker]:
+    """A broker in memory with all subscriptions of the scheduler."""
+    made = make_broker(subscribers.hears, Hearing(db, limits))
+    async with TestKafkaBroker(made):
+        yield made
+
+
+async def say(broker: KafkaBroker, event: Event, **changes: Any) -> None:
+    said = message(event) | changes
+    headers = {name: value.decode() for name, value in said["headers"]}
+    await broker.publish(said["value"], said["topic"], key=said["key"], headers=headers)
+
+
+async def dead(db: Database) -> list[str]:
+    """Why messages were set aside since the last look; the broker in memory gives every message the same offset."""
+    return [row["code"] for row in await db.fetch("DELETE FROM dead_letter RETURNING code")]
+
+
+def test_it_hears_what_the_catalogue_says() -> None:
+    heard = {one.kind.topic for one in subscribers.hears.single}
+    assert heard == {topic.name for topic in TOPICS if "scheduler" in topic.consumers}
+
+
+async def test_a_job_lives_by_what_is_heard_alone(db: Database, broker: KafkaBroker, limits: SchedulerSettings) -> None:
+    for event in (allocation(), capacity(), project(), machine()):
+        await say(broker, event)
+    job = await submit(db)
+    await timers.plan_tick(db, limits)
+    (placed,) = await announced(db, JobPlaced)
+    for answer in (held(placed), started(job.job_id), ended(job.job_id)):
+        await say(broker, answer)
+    assert [one.job_id for one in await announced(db, JobDispatched)] == [job.job_id]
+    assert [(one.job_id, one.outcome) for one in await announced(db, JobClosed)] == [(job.job_id, "completed")]
+    assert await dead(db) == []
+
+
+async def test_every_word_may_come_twice(db: Database, broker: KafkaBroker, limits: SchedulerSettings) -> None:
+    for event in (allocation(), capacity(), project(), machine()):
+        await say(broker, event)
+        await say(broker, event)
+    job = await submit(db)
+    await tick(db, limits)
+    (placed,) = await announced(db, JobPlaced)
+    for answer in (held(placed), started(job.job_id), ended(job.job_id)):
+        await say(broker, answer)
+        await say(broker, answer)
+        await say(broker, answer.model_copy(update={"id": "the-same-said-anew"}))
+    assert len(await announced(db, JobDispatched)) == 1
+    assert len(await announced(db, JobClosed)) == 1
+    assert await dead(db) == []
+
+
+async def test_the_end_heard_before_the_start_closes_the_job_and_the_start_adds_its_time(
+    db: Database, broker: KafkaBroker, limits: SchedulerSettings
+) -> None:
+    await world(db)
+    job = await submit(db)
+    await tick(db, limits)
+    await say(broker, held((await announced(db, JobPlaced))[0]))
+    await say(broker, ended(job.job_id))
+    await say(broker, started(job.job_id))
+    assert len(await announced(db, JobClosed)) == 1
+    row = await db.fetchrow("SELECT state, outcome, started_at FROM job")
+    assert row is not None
+    assert tuple(row) == ("closed", "completed", NOW)
+    assert await dead(db) == []
+
+
+async def test_news_of_an_unknown_job_is_set_aside(db: Database, broker: KafkaBroker) -> None:
+    refused = BudgetRefused.example(job_id="nobody")
+    for event in (started("nobody"), ended("nobody"), refused):
+        await say(broker, event)
+    assert await dead(db) == ["not_found"] * 3
+
+
+async def test_a_site_that_speaks_of_a_job_it_was_not_given_is_set_aside(
+    db: Database, broker: KafkaBroker, limits: SchedulerSettings
+) -> None:
+    await world(db)
+    job = await submit(db)
+    await say(broker, ended(job.job_id))
+    assert await dead(db) == ["not_dispatched"]
+    await tick(db, limits)
+    await say(broker, held((await announced(db, JobPlaced))[0]))
+    await say(broker, ended(job.job_id, machine_id="leonardo"))
+    assert await dead(db) == ["wrong_site"]
+    await say(broker, ended(job.job_id))
+    await say(broker, ended(job.job_id, outcome="failed"))
+    assert await dead(db) == ["already_closed"]
+    assert len(await announced(db, JobClosed)) == 1
+
+
+async def test_an_older_report_is_set_aside_and_an_older_member_list_changes_nothing(
+    db: Database, broker: KafkaBroker
+) -> None:
+    await say(broker, capacity(nodes=5))
+    await say(broker, capacity(nodes=9, at=NOW.replace(year=2020)))
+    assert await db.fetchval("SELECT nodes_in_service FROM capacity") == 5
+    await say(broker, project("p1", "mari", revision=2))
+    await say(broker, project("p1", "eve", revision=1))
+    assert await db.fetchval("SELECT subject FROM membership") == "mari"
+    assert await dead(db) == ["stale_event"]
+
+
+async def test_a_message_that_is_no_event_is_set_aside_and_changes_nothing(db: Database, broker: KafkaBroker) -> None:
+    await say(broker, capacity(), value=b'{"partition_id": "lumi-g", "nodes_in_service": -1}')
+    assert await db.fetchval("SELECT count(*) FROM capacity") == 0
+    assert await dead(db) == ["invalid_payload"]
