@@ -55,13 +55,14 @@ class Factory:
     @property
     def issuer(self) -> str:
         """Who signs tokens."""
-        return f"http://127.0.0.1:{self._port('issuer')}"
+        return f"http://127.0.0.1:{self.port('issuer')}"
 
     def url(self, service: str) -> str:
         """Where a service's API answers."""
-        return f"http://127.0.0.1:{self._port(f'{service}-api')}"
+        return f"http://127.0.0.1:{self.port(f'{service}-api')}"
 
-    def _port(self, program: str) -> int:
+    def port(self, program: str) -> int:
+        """The port of a program, the same each time."""
         if program not in self.ports:
             self.ports[program] = processes.free_port(None)
         return self.ports[program]
@@ -108,7 +109,7 @@ class Factory:
     def programs(self) -> list[Program]:
         """Every process of the factory: the issuer, an api and a worker of each service, an agent for each site."""
         base = {name: value for name, value in os.environ.items() if not name.startswith("AIFN_")}
-        issuer_port = self._port("issuer")
+        issuer_port = self.port("issuer")
         found = [Program("issuer", "aifn_local.issuer", ("--port", str(issuer_port)), base, issuer_port)]
         for service in API_SERVICES:
             found += [self._program(f"{service}-{role}", service, service, role, base) for role in ("api", "worker")]
@@ -119,7 +120,7 @@ class Factory:
         return found
 
     def _program(self, name: str, room: str, database: str, role: str, base: Mapping[str, str]) -> Program:
-        port = self._port(name)
+        port = self.port(name)
         env = {**base, **self._env(database), "AIFN_PORT": str(port)}
         return Program(name, f"aifn_{room}.app", (role,), env, port)
 

@@ -1,0 +1,88 @@
+"""Asks the services' APIs as the people of a factory do, each with a token of the development issuer."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from aifn_local.errors import StackError
+from aifn_local.factory import Factory
+
+PATIENCE_SECONDS = 120.0
+
+
+class Refused(Exception):
+    """An API said no; `problem` is its problem document."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        super().__init__(f"{status} {problem.get('code')}: {problem.get('detail')}")
+        self.status = status
+        self.problem = problem
+
+
+class Person:
+    """Somebody with a token. A service that is away is asked again, with the same Idempotency-Key."""
+
+    def __init__(self, http: httpx.AsyncClient, factory: Factory, token: str, subject: str) -> None:
+        self._http = http
+        self._factory = factory
+        self._token = token
+        self.subject = subject
+
+    async def get(self, service: str, path: str, **query: Any) -> Any:
+        """The answer to a question. Raises Refused."""
+        return await self._ask("GET", service, path, params=query)
+
+    async def pages(self, service: str, path: str, **query: Any) -> list[dict[str, Any]]:
+        """All items of a list, page by page."""
+        items: list[dict[str, Any]] = []
+        after: dict[str, Any] = {}
+        while True:
+            page = await self.get(service, path, limit=200, **query, **after)
+            items += page["items"]
+            if page["next"] is None:
+                return items
+            after = {"after": page["next"]}
+
+    async def post(self, service: str, path: str, body: Mapping[str, Any], *, key: str) -> Any:
+        """Have something done, once, however often this is tried. Raises Refused."""
+        return await self._ask("POST", service, path, json=body, headers={"idempotency-key": key})
+
+    async def eventually(self, service: str, path: str, what: str, **query: Any) -> Any:
+        """The answer to a question, once it is not 403 or 404 any more: a fact that is still on its way."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return await self.get(service, path, **query)
+            except Refused as refused:
+                if refused.status not in (403, 404) or time.monotonic() > deadline:
+                    raise
+            if time.monotonic() > deadline:
+                raise StackError(f"{what} did not appear within {PATIENCE_SECONDS:.0f} s")
+            await asyncio.sleep(0.05)
+
+    async def _ask(self, method: str, service: str, path: str, **more: Any) -> Any:
+        headers = {"authorization": f"Bearer {self._token}", **more.pop("headers", {})}
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                answer = await self._http.request(method, self._factory.url(service) + path, headers=headers, **more)
+            except httpx.TransportError as fault:
+                if time.monotonic() > deadline:
+                    raise StackError(f"{service} does not answer: {fault!r}") from None
+            else:
+                if answer.status_code < 400:
+                    return answer.json()
+                if answer.status_code not in (500, 503) or time.monotonic() > deadline:
+                    raise Refused(answer.status_code, answer.json())
+            await asyncio.sleep(0.2)
+
+
+async def sign_in(http: httpx.AsyncClient, factory: Factory, persona: str, subject: str | None = None) -> Person:
+    """A person with a fresh token."""
+    form = {"persona": persona} | ({"subject": subject} if subject else {})
+    answer = await http.post(f"{factory.issuer}/token", data=form)
+    answer.raise_for_status()
+    return Person(http, factory, answer.json()["access_token"], subject or persona)
