@@ -67,7 +67,7 @@ async def test_a_job_goes_from_the_queue_to_its_end_and_every_step_is_told_once(
     assert (closed.outcome, closed.segments, closed.project_id) == ("completed", 1, "p1")
     life = (await read(db, job.job_id)).life
     assert life.started_at == NOW
-    moments = (life.placed_at, life.dispatched_at, life.ended_at, life.closed_at)
+    moments = (life.placed_at, life.held_at, life.dispatched_at, life.ended_at, life.closed_at)
     assert None not in moments
 
 

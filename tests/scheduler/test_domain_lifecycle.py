@@ -26,7 +26,7 @@ def placed(**values: Any) -> Life:
 
 
 def sent() -> Life:
-    return lifecycle.dispatch(placed(), 0, NOW)
+    return lifecycle.dispatch(placed(), 0, NOW, NOW)
 
 
 def end(life: Life, outcome: lifecycle.Outcome = "completed", segments: int = 1) -> Life:
@@ -39,13 +39,13 @@ def start(life: Life, segment: int = 0) -> Life:
 
 def test_a_held_budget_sends_the_job_to_its_site_once() -> None:
     life = sent()
-    assert (life.state, life.dispatched_at) == ("dispatched", NOW)
-    assert lifecycle.dispatch(life, 0, LATER) == life
+    assert (life.state, life.held_at, life.dispatched_at) == ("dispatched", NOW, NOW)
+    assert lifecycle.dispatch(life, 0, LATER, LATER) == life
 
 
 def test_news_of_an_earlier_placement_changes_nothing() -> None:
     life = placed(revision=2)
-    assert lifecycle.dispatch(life, 1, NOW) == life
+    assert lifecycle.dispatch(life, 1, NOW, NOW) == life
     assert lifecycle.refuse(life, 1, "no", NOW) == life
 
 
@@ -97,7 +97,7 @@ def test_a_waiting_job_is_cancelled_at_once_and_a_sent_one_when_its_site_says_so
 def test_a_job_cancelled_while_it_waits_for_its_budget_closes_with_the_answer(answer: str) -> None:
     asked = lifecycle.cancel(placed(), "why", NOW)
     assert asked.state == "placed"
-    over = lifecycle.dispatch(asked, 0, LATER) if answer == "held" else lifecycle.refuse(asked, 0, "no", LATER)
+    over = lifecycle.dispatch(asked, 0, NOW, LATER) if answer == "held" else lifecycle.refuse(asked, 0, "no", LATER)
     assert (over.outcome, over.dispatched_at, over.segments) == ("cancelled", None, 0)
 
 
@@ -131,7 +131,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(revision=st.integers(0, 1))
     def hold(self, revision: int) -> None:
-        self._become(lifecycle.dispatch(self.life, revision, NOW))
+        self._become(lifecycle.dispatch(self.life, revision, NOW, NOW))
 
     @rule(revision=st.integers(0, 1))
     def refuse(self, revision: int) -> None:

@@ -348,9 +348,10 @@ class JobView(BaseModel):
     planned_partition_id: str | None = Field(examples=["lumi-g"])
     submitted_at: datetime = Field(examples=["2026-11-21T08:59:00Z"])
     placed_at: datetime | None = Field(examples=["2026-11-21T09:00:00Z"])
-    dispatched_at: datetime | None = Field(
-        description="when its budget was held and it went to its site", examples=["2026-11-21T09:00:01Z"]
+    held_at: datetime | None = Field(
+        description="when accounting set its budget aside", examples=["2026-11-21T09:00:01Z"]
     )
+    dispatched_at: datetime | None = Field(description="when it went to its site", examples=["2026-11-21T09:00:01Z"])
     started_at: datetime | None = Field(examples=["2026-11-21T09:00:10Z"])
     ended_at: datetime | None = Field(examples=["2026-11-21T09:50:10Z"])
     closed_at: datetime | None = Field(examples=["2026-11-21T09:50:11Z"])
@@ -386,6 +387,7 @@ class JobView(BaseModel):
             planned_partition_id=job.planned_on,
             submitted_at=job.submitted_at,
             placed_at=life.placed_at,
+            held_at=life.held_at,
             dispatched_at=life.dispatched_at,
             started_at=life.started_at,
             ended_at=life.ended_at,

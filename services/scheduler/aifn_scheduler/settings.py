@@ -13,7 +13,7 @@ class SchedulerSettings(ServiceSettings):
         default=3000, ge=1, le=100_000, description="requests looked at in one plan", examples=["3000"]
     )
     explain_at_most: int = Field(
-        default=500, ge=1, le=100_000, description="changed estimates written in one plan", examples=["500"]
+        default=300, ge=1, le=100_000, description="changed estimates written in one plan", examples=["300"]
     )
     capacity_patience_seconds: int = Field(
         default=900, ge=1, description="a report that is older tells nothing about a partition", examples=["900"]

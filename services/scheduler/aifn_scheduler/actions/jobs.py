@@ -50,7 +50,7 @@ async def submit_job(
 async def dispatch_job(tx: Transaction, event: BudgetHeld) -> None:
     """Send a job whose budget is held to its site, or close it if nobody wants it any more. Raises NotFound."""
     job = await store.get_job(tx, event.job_id, lock=True)
-    after = lifecycle.dispatch(job.life, event.revision, clock.now())
+    after = lifecycle.dispatch(job.life, event.revision, event.time, clock.now())
     await _settle(tx, job, after)
     if after.state == "dispatched" and job.life.state == "placed":
         await announce(tx, _dispatched(job))

@@ -85,6 +85,7 @@ class Life:
     cancel_asked_at: datetime | None = None
     cancel_reason: str = ""
     placed_at: datetime | None = None
+    held_at: datetime | None = None
     dispatched_at: datetime | None = None
     started_at: datetime | None = None
     last_started_at: datetime | None = None
@@ -115,16 +116,18 @@ class Job:
     explanation: Mapping[str, Any] | None = None
 
 
-def dispatch(life: Life, revision: int, now: datetime) -> Life:
+def dispatch(life: Life, revision: int, held_at: datetime, now: datetime) -> Life:
     """The budget of a placement is held: send the job to its site, or close it if it is no longer wanted.
 
-    News of an earlier placement, or of one that was acted on before, changes nothing.
+    `held_at` is accounting's word for when it held the budget. News of an earlier placement, or of one that was
+    acted on before, changes nothing.
     """
     if life.state != "placed" or revision != life.revision:
         return life
-    if life.cancel_asked_at is not None:
-        return _close(life, "cancelled", life.cancel_reason, segments=0, now=now)
-    return replace(life, state="dispatched", dispatched_at=now)
+    held = replace(life, held_at=held_at)
+    if held.cancel_asked_at is not None:
+        return _close(held, "cancelled", held.cancel_reason, segments=0, now=now)
+    return replace(held, state="dispatched", dispatched_at=now)
 
 
 def refuse(life: Life, revision: int, because: str, now: datetime) -> Life:

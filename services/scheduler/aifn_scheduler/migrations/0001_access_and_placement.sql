@@ -120,6 +120,7 @@ CREATE TABLE job (
     cancel_reason    text NOT NULL DEFAULT '',
     submitted_at     timestamptz NOT NULL,
     placed_at        timestamptz,
+    held_at          timestamptz,
     dispatched_at    timestamptz,
     started_at       timestamptz,
     last_started_at  timestamptz,

@@ -16,7 +16,7 @@ _PLAN_LOCK = 0x706C_616E  # "plan": one plan at a time, or two would take the sa
 
 _LIFE = (
     "state", "revision", "machine_id", "partition_id", "outcome", "reason", "segments", "runs", "cancel_asked_at",
-    "cancel_reason", "placed_at", "dispatched_at", "started_at", "last_started_at", "ended_at", "closed_at",
+    "cancel_reason", "placed_at", "held_at", "dispatched_at", "started_at", "last_started_at", "ended_at", "closed_at",
 )  # fmt: skip
 _COLUMNS = f"""job_id, place, project_id, name, submitted_by, wanted_partition, size_kind, size_count,
        walltime_seconds, script, software_stack, resource, nodes, slices, amount, planned_start, planned_on,
@@ -36,7 +36,7 @@ ORDER BY place LIMIT $6"""
 _SAVE = """
 UPDATE job SET state = $2, outcome = $3, reason = $4, segments = $5, runs = $6, cancel_asked_at = $7,
                cancel_reason = $8, dispatched_at = $9, started_at = $10, last_started_at = $11, ended_at = $12,
-               closed_at = $13
+               closed_at = $13, held_at = $14
 WHERE job_id = $1"""
 
 _WAITING = """
@@ -167,6 +167,7 @@ async def save_life(tx: Transaction, life: Life) -> None:
         life.last_started_at,
         life.ended_at,
         life.closed_at,
+        life.held_at,
     )
 
 
