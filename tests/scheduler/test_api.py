@@ -7,7 +7,7 @@ from aifn_common import membership
 from aifn_common.database import Database, transaction
 from aifn_events.access import AwardGranted
 from aifn_scheduler.actions import machines
-from aifn_scheduler.api import AwardView, CallView, FindingView, JobBody, JobView, ModeView, ReasonView
+from aifn_scheduler.api import AwardView, CallView, FindingView, JobBody, JobView, ModeView, PartitionView, ReasonView
 from aifn_scheduler.settings import SchedulerSettings
 from pydantic import BaseModel
 
@@ -273,16 +273,31 @@ async def test_a_waiting_job_is_taken_back_and_a_finished_one_is_not(
     assert (late.status_code, late.json()["code"], late.json()["outcome"]) == (409, "already_closed", "completed")
 
 
+async def test_partitions_show_what_is_in_service_held_and_planned(
+    api: Asker, lumi: Database, limits: SchedulerSettings
+) -> None:
+    await queue(api.as_("pi"))
+    await queue(api, devices=None, nodes=10)
+    await tick(lumi, limits)
+    await lumi.execute("UPDATE capacity SET observed_at = now() - interval '1 day' WHERE partition_id = 'lumi-c'")
+    cpu, gpu = (await api.get("/v1/partitions")).json()["items"]
+    assert (cpu["partition_id"], cpu["stale"], cpu["slices_held"]) == ("lumi-c", True, 0)
+    assert (gpu["partition_id"], gpu["stale"], gpu["slices_in_service"]) == ("lumi-g", False, 640)
+    assert (gpu["jobs_holding"], gpu["slices_held"], gpu["jobs_planned"]) == (1, 64, 1)
+
+
 async def test_a_newcomer_reads_nothing(api: Asker, lumi: Database) -> None:
     api.as_("newcomer")
-    for path in ("/v1/modes", "/v1/calls", "/v1/applications", "/v1/jobs"):
+    for path in ("/v1/modes", "/v1/calls", "/v1/applications", "/v1/jobs", "/v1/partitions"):
         assert (await api.get(path)).status_code == 403
     assert (await apply(api)).status_code == 403
     del api.headers["authorization"]
     assert (await api.get("/v1/jobs")).status_code == 401
 
 
-@pytest.mark.parametrize("model", [JobBody, ModeView, CallView, FindingView, AwardView, JobView, ReasonView])
+@pytest.mark.parametrize(
+    "model", [JobBody, ModeView, CallView, FindingView, AwardView, JobView, ReasonView, PartitionView]
+)
 def test_the_examples_in_the_description_are_right(model: type[BaseModel]) -> None:
     examples = {name: field.examples[0] for name, field in model.model_fields.items() if field.examples}
     model.model_validate({"project_id": "aif-2026-0117"} | examples)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
+from aifn_common import clock
 from aifn_common.errors import Invalid, NotFound
 from aifn_common.web import Page, Paging, Tx, Who, make_page, make_router, settings_of
 from aifn_events.vocabulary import (
@@ -31,6 +32,7 @@ from aifn_scheduler.settings import SchedulerSettings
 from aifn_scheduler.store import access as access_store
 from aifn_scheduler.store import placement as job_store
 from aifn_scheduler.store.access import Filed
+from aifn_scheduler.store.placement import Occupancy
 
 router = make_router()
 Settings = Annotated[SchedulerSettings, Depends(settings_of)]
@@ -467,6 +469,42 @@ def _summary(job: Job, waiting_before: int | None) -> str:
             return f"{life.outcome}: {life.reason}"
 
 
+class PartitionView(BaseModel):
+    """A partition as the planner sees it."""
+
+    partition_id: str = Field(examples=["lumi-g"])
+    machine_id: str = Field(examples=["lumi"])
+    resource: str = Field(examples=["lumi/lumi-g/gpu-time"])
+    operating: bool = Field(examples=[True])
+    units_per_node: int = Field(description="slices in one node", examples=[64])
+    nodes_in_service: int | None = Field(description="null: its site has not reported", examples=[2900])
+    slices_in_service: int | None = Field(examples=[185_600])
+    observed_at: datetime | None = Field(examples=["2026-11-21T09:00:00Z"])
+    stale: bool = Field(description="the report is too old to place jobs by it", examples=[False])
+    jobs_holding: int = Field(description="placed, sent or running", examples=[840])
+    slices_held: int = Field(description="by these", examples=[120_000])
+    jobs_planned: int = Field(description="waiting, with a start foreseen here", examples=[12])
+
+    @classmethod
+    def of(cls, seen: Occupancy, settings: SchedulerSettings) -> Self:
+        """The view of a partition."""
+        nodes = seen.nodes_in_service
+        return cls(
+            partition_id=seen.partition_id,
+            machine_id=seen.machine_id,
+            resource=seen.resource,
+            operating=seen.operating,
+            units_per_node=seen.units_per_node,
+            nodes_in_service=nodes,
+            slices_in_service=None if nodes is None else nodes * seen.units_per_node,
+            observed_at=seen.observed_at,
+            stale=seen.observed_at is not None and clock.now() - seen.observed_at > settings.capacity_patience,
+            jobs_holding=seen.jobs_holding,
+            slices_held=seen.slices_held,
+            jobs_planned=seen.jobs_planned,
+        )
+
+
 @router.get("/modes", summary="Access modes as their calls describe them", tags=["access"])
 async def list_modes(who: Who, page: Paging) -> Page[ModeView]:
     who.must("mode.read")
@@ -542,6 +580,14 @@ async def award_application(
         tx, application_id, by=who.subject, reason=body.reason, factory=settings.factory
     )
     return ApplicationView.of(filed)
+
+
+@router.get("/partitions", summary="Partitions as the planner sees them", tags=["jobs"])
+async def list_partitions(tx: Tx, who: Who, settings: Settings, page: Paging) -> Page[PartitionView]:
+    who.must("machine.read")
+    seen = await job_store.list_occupancy(tx, _plain(page.after or ""), page.limit + 1)
+    views = [PartitionView.of(one, settings) for one in seen]
+    return make_page(views, page.limit, lambda view: view.partition_id)
 
 
 @router.post("/jobs", status_code=201, summary="Queue a job", tags=["jobs"])

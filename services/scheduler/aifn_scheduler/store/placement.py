@@ -59,6 +59,20 @@ UPDATE job SET planned_start = new.planned_start, planned_on = new.planned_on, e
 FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[])
      AS new (job_id, planned_start, planned_on, explanation)
 WHERE job.job_id = new.job_id AND job.state = 'queued'"""
+_OCCUPANCY = """
+SELECT partition.partition_id, partition.machine_id, partition.resource, partition.units_per_node,
+       partition.stage = 'operating' AND NOT partition.retired AS operating,
+       capacity.observed_at, capacity.nodes_in_service,
+       coalesce(holding.jobs, 0) AS jobs_holding, coalesce(holding.slices, 0) AS slices_held,
+       coalesce(waiting.jobs, 0) AS jobs_planned
+FROM partition
+LEFT JOIN capacity ON capacity.partition_id = partition.partition_id AND capacity.machine_id = partition.machine_id
+LEFT JOIN (SELECT partition_id, count(*) AS jobs, sum(slices) AS slices FROM job
+           WHERE state IN ('placed', 'dispatched', 'running') GROUP BY partition_id) AS holding
+       ON holding.partition_id = partition.partition_id
+LEFT JOIN (SELECT planned_on, count(*) AS jobs FROM job WHERE state = 'queued' GROUP BY planned_on) AS waiting
+       ON waiting.planned_on = partition.partition_id
+WHERE partition.partition_id > $1 ORDER BY partition.partition_id LIMIT $2"""
 _BEFORE = "SELECT count(*) FROM job WHERE state = 'queued' AND place < $1"
 
 
@@ -107,6 +121,22 @@ class Estimate:
     planned_start: datetime | None
     planned_on: str | None
     explanation: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """What a partition has in service (None: not reported) and what is planned, placed and running there."""
+
+    partition_id: str
+    machine_id: str
+    resource: str
+    units_per_node: int
+    operating: bool
+    observed_at: datetime | None
+    nodes_in_service: int | None
+    jobs_holding: int
+    slices_held: int
+    jobs_planned: int
 
 
 async def add_job(tx: Transaction, job_id: str, wish: JobWish, *, submitted_by: str, now: datetime) -> int:
@@ -225,6 +255,11 @@ async def count_before(tx: Transaction, place: int) -> int:
     """How many jobs wait that came before this place."""
     count: int = await tx.fetchval(_BEFORE, place)
     return count
+
+
+async def list_occupancy(tx: Transaction, after: str, limit: int) -> Sequence[Occupancy]:
+    """Partitions by name, those after `after`."""
+    return [Occupancy(**row) for row in await tx.fetch(_OCCUPANCY, after, limit)]
 
 
 def _wish(row: Row, name: str, script: str) -> JobWish:
