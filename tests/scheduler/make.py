@@ -12,9 +12,9 @@ from aifn_events.placement import BudgetHeld, JobEnded, JobPlaced, JobStarted
 from aifn_events.registry import CapacityReported, MachineDescribed, PartitionPassport
 from aifn_scheduler.actions import jobs, machines, planning
 from aifn_scheduler.domain.access import Application, Ask, Organisation
+from aifn_scheduler.domain.admission import JobWish, Size
 from aifn_scheduler.domain.lifecycle import Job
 from aifn_scheduler.domain.machines import LUMI_G, Partition
-from aifn_scheduler.domain.placement import JobWish, Size
 from aifn_scheduler.settings import SchedulerSettings
 
 E = TypeVar("E", bound=Event)

@@ -13,8 +13,8 @@ from aifn_common.database import Database, transaction
 from aifn_common.errors import NotFound, Refusal, Stale
 from aifn_events.placement import BudgetRefused, JobCancelRequested, JobClosed, JobDispatched, JobPlaced
 from aifn_scheduler.actions import jobs, machines, planning
+from aifn_scheduler.domain.admission import NoAllocation, Size
 from aifn_scheduler.domain.lifecycle import AlreadyClosed, Job, NotDispatched, ProjectClosed, WrongSite
-from aifn_scheduler.domain.placement import NoAllocation, Size
 from aifn_scheduler.settings import SchedulerSettings
 from aifn_scheduler.store import placement as store
 

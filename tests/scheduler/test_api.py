@@ -7,7 +7,8 @@ from aifn_common import membership
 from aifn_common.database import Database, transaction
 from aifn_events.access import AwardGranted
 from aifn_scheduler.actions import machines
-from aifn_scheduler.api import AwardView, CallView, FindingView, JobBody, JobView, ModeView, PartitionView, ReasonView
+from aifn_scheduler.api.access import AwardView, CallView, FindingView, ModeView
+from aifn_scheduler.api.jobs import JobBody, JobView, PartitionView, ReasonView
 from aifn_scheduler.settings import SchedulerSettings
 from pydantic import BaseModel
 

@@ -3,20 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from aifn_scheduler.domain.machines import LUMI_G
-from aifn_scheduler.domain.placement import (
+from aifn_scheduler.domain.admission import (
     Allocation,
     Candidate,
-    Capacity,
     DoesNotFit,
     Footprint,
-    Held,
     NoAllocation,
     NotOperating,
-    Overbooked,
-    Plan,
-    Profile,
-    Request,
     Size,
     StackMismatch,
     UnknownPartition,
@@ -24,8 +17,10 @@ from aifn_scheduler.domain.placement import (
     admit,
     candidates,
     footprint,
-    plan,
 )
+from aifn_scheduler.domain.machines import LUMI_G
+from aifn_scheduler.domain.placement import Capacity, Held, Plan, Request, plan
+from aifn_scheduler.domain.profile import Overbooked, Profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -15,9 +15,9 @@ from aifn_events.placement import (
 )
 from aifn_events.vocabulary import FactoryId, JobId, Subject, short_id
 
-from aifn_scheduler.domain import lifecycle, placement
+from aifn_scheduler.domain import admission, lifecycle
+from aifn_scheduler.domain.admission import JobWish
 from aifn_scheduler.domain.lifecycle import Job, Life, ProjectClosed
-from aifn_scheduler.domain.placement import JobWish
 from aifn_scheduler.store import machines
 from aifn_scheduler.store import placement as store
 
@@ -27,7 +27,7 @@ async def submit_job(
 ) -> Job:
     """Put a job into the queue, if it can run at all.
 
-    Raises: NotFound and ProjectClosed of the project, and what `placement.admit` raises.
+    Raises: NotFound and ProjectClosed of the project, and what `admission.admit` raises.
     """
     closed = await machines.is_project_closed(tx, wish.project_id)
     if closed is None:
@@ -35,7 +35,7 @@ async def submit_job(
     if closed:
         raise ProjectClosed(wish.project_id)
     now = clock.now()
-    placement.admit(
+    admission.admit(
         wish,
         await machines.get_partitions(tx),
         await machines.get_allocations(tx, [wish.project_id], now),

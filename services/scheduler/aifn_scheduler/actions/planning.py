@@ -12,9 +12,10 @@ from aifn_common.outbox import announce_all
 from aifn_events.placement import JobPlaced
 
 from aifn_scheduler.actions import jobs
-from aifn_scheduler.domain import placement
+from aifn_scheduler.domain import admission, placement
+from aifn_scheduler.domain.admission import Allocation, Candidate, JobWish
 from aifn_scheduler.domain.machines import Partition
-from aifn_scheduler.domain.placement import Allocation, Candidate, Capacity, Held, JobWish, Plan, Reason, Request
+from aifn_scheduler.domain.placement import Capacity, Held, Plan, Reason, Request
 from aifn_scheduler.settings import SchedulerSettings
 from aifn_scheduler.store import machines
 from aifn_scheduler.store import placement as store
@@ -102,7 +103,7 @@ def _requests(
 
 
 def _scope(wish: JobWish, partitions: Mapping[str, Partition], allocations: Iterable[Allocation]) -> _Scope:
-    candidates, refused = placement.candidates(wish, partitions, allocations)
+    candidates, refused = admission.candidates(wish, partitions, allocations)
     return candidates, tuple((_partition_of(refusal), str(refusal)) for refusal in refused)
 
 
@@ -145,7 +146,7 @@ async def _place(
 
 
 def _placement(plan: Plan, wish: JobWish, partition: Partition, now: datetime) -> Placement:
-    taken = placement.footprint(wish.size, partition)
+    taken = admission.footprint(wish.size, partition)
     return Placement(
         job_id=plan.job_id,
         machine_id=partition.machine_id,

@@ -1,1 +1,1 @@
-"""The rules of the scheduler: who may use what (access), what runs when (placement), how a job ends (lifecycle)."""
+"""The rules of the scheduler: access, admission of jobs, their placement on a profile of free slices, lifecycle."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from aifn_common.errors import Refusal
 
-from aifn_scheduler.domain.placement import JobWish
+from aifn_scheduler.domain.admission import JobWish
 
 State = Literal["queued", "placed", "dispatched", "running", "closed"]
 Outcome = Literal["completed", "failed", "timeout", "cancelled", "refused"]

@@ -1,4 +1,4 @@
-"""What runs when: the size of a job, the profile of free slices over time, the first-come plan and its reasons.
+"""What runs when: the first-come plan and its reasons.
 
 Conservative backfill: requests are planned in their order, each at the earliest moment its slices are free for its
 whole walltime, and each plan is a reservation. A later request may start before an earlier one only where it takes
@@ -15,12 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from aifn_common.errors import Refusal
+from aifn_scheduler.domain.admission import Candidate
+from aifn_scheduler.domain.profile import Profile
 
-from aifn_scheduler.domain.machines import Partition
-
-SizeKind = Literal["devices", "cores", "nodes"]
-Stack = Literal["any", "cuda", "rocm"]
 Verdict = Literal[
     "fits_now",
     "waits_for_slices",
@@ -34,221 +31,6 @@ Verdict = Literal[
 ]
 NAMED_AT_MOST = 5
 """How many of the jobs a request waits for are named in its explanation."""
-
-
-class DoesNotFit(Refusal):
-    """A job asks for something its partition does not have, or for more than the whole of it."""
-
-    code = "does_not_fit"
-
-    def __init__(self, partition_id: str, because: str) -> None:
-        super().__init__(f"{partition_id} {because}")
-        self.partition_id = partition_id
-
-
-class StackMismatch(Refusal):
-    """The software of a job does not run on the accelerators of a partition."""
-
-    code = "software_stack_mismatch"
-
-    def __init__(self, partition_id: str, *, wanted: str, offered: str, alternatives: Sequence[str]) -> None:
-        named = ", ".join(alternatives)
-        advice = f"your project may use {named}" if named else "your project may use no partition that has it"
-        super().__init__(f"the job needs {wanted}, {partition_id} has {offered}; {advice}")
-        self.partition_id = partition_id
-        self.wanted = wanted
-        self.offered = offered
-        self.alternatives = list(alternatives)
-
-
-class UnknownPartition(Refusal):
-    """Nobody has described such a partition."""
-
-    code = "unknown_partition"
-    status = 422
-
-    def __init__(self, partition_id: str) -> None:
-        super().__init__(f"no partition {partition_id} is known")
-        self.partition_id = partition_id
-
-
-class NotOperating(Refusal):
-    """A partition that is planned, being installed or retired takes no work."""
-
-    code = "not_operating"
-
-    def __init__(self, partition: Partition) -> None:
-        state = "retired" if partition.retired else partition.stage
-        super().__init__(f"{partition.partition_id} takes no work (it is {state})")
-        self.partition_id = partition.partition_id
-
-
-class NoAllocation(Refusal):
-    """The project may not use this partition, or none at all."""
-
-    code = "no_allocation"
-
-    def __init__(self, project_id: str, partition_id: str | None) -> None:
-        super().__init__(
-            f"project {project_id} has no running or coming allocation on {partition_id or 'any partition'}"
-        )
-        self.project_id = project_id
-        self.partition_id = partition_id or ""
-
-
-class WalltimeTooLong(Refusal):
-    """Longer than any job may run here."""
-
-    code = "walltime_too_long"
-    status = 422
-
-    def __init__(self, asked_seconds: int, allowed_seconds: int) -> None:
-        super().__init__(f"{asked_seconds} s of walltime asked, at most {allowed_seconds} s are allowed")
-        self.asked_seconds = asked_seconds
-        self.allowed_seconds = allowed_seconds
-
-
-class Overbooked(ValueError):
-    """More slices were to be reserved than are free: a fault of the planner, never of a request."""
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much a job wants at the same time, in one of three words."""
-
-    kind: SizeKind
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobWish:
-    """What somebody wants to run. `partition_id` None: anywhere the project may compute."""
-
-    project_id: str
-    name: str
-    partition_id: str | None
-    size: Size
-    walltime_seconds: int
-    script: str
-    software_stack: Stack
-
-
-@dataclass(frozen=True, slots=True)
-class Allocation:
-    """That a project may use a partition between two moments; how much is left is accounting's to say."""
-
-    project_id: str
-    partition_id: str
-    starts: int
-    ends: int
-
-
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """What a size takes on one partition: whole nodes it spreads over, slices of all of them."""
-
-    nodes: int
-    slices: int
-
-
-def footprint(size: Size, partition: Partition) -> Footprint:
-    """Say a size in slices of a partition. What fits one node may share it; anything larger takes whole nodes.
-
-    Raises: DoesNotFit, if the partition has no such thing or fewer nodes than that takes.
-
-    >>> from aifn_scheduler.domain.machines import LUMI_G
-    >>> footprint(Size("devices", 1), LUMI_G), footprint(Size("devices", 9), LUMI_G)
-    (Footprint(nodes=1, slices=8), Footprint(nodes=2, slices=128))
-    """
-    units = partition.units_per_node
-    if size.kind == "nodes":
-        taken = Footprint(size.count, size.count * units)
-    else:
-        per_node = partition.devices_per_node if size.kind == "devices" else partition.cores_per_node
-        if not per_node:
-            raise DoesNotFit(partition.partition_id, f"has no {size.kind} that are known here")
-        if size.count <= per_node:
-            # units_per_node is a multiple of both counts, so this is exact.
-            taken = Footprint(1, size.count * (units // per_node))
-        else:
-            nodes = -(-size.count // per_node)
-            taken = Footprint(nodes, nodes * units)
-    if partition.nodes is not None and taken.nodes > partition.nodes:
-        raise DoesNotFit(partition.partition_id, f"has {partition.nodes} nodes, the job takes {taken.nodes}")
-    return taken
-
-
-def runs_on(stack: Stack, partition: Partition) -> bool:
-    """Whether software of this kind runs there. A GPU partition of unknown stack is not a mismatch.
-
-    >>> from aifn_scheduler.domain.machines import LUMI_G
-    >>> [runs_on(stack, LUMI_G) for stack in ("any", "rocm", "cuda")]
-    [True, True, False]
-    """
-    if stack == "any" or partition.software_stack == stack:
-        return True
-    return partition.software_stack is None and partition.kind.startswith("gpu")
-
-
-class Profile:
-    """Free slices of one partition from now on, as steps: `free[i]` holds from `times[i]` to `times[i + 1]`."""
-
-    def __init__(self, now: int, slices: int) -> None:
-        self.times: list[int] = [now]
-        self.free: list[int] = [slices]
-
-    def earliest_start(self, slices: int, seconds: int, not_before: int) -> int | None:
-        """The first moment from which `slices` are free for `seconds` on end; None if that never comes.
-
-        >>> profile = Profile(0, 10)
-        >>> profile.reserve(0, 100, 8)
-        >>> profile.earliest_start(4, 60, 0), profile.earliest_start(2, 60, 0), profile.earliest_start(11, 1, 0)
-        (100, 0, None)
-        """
-        times, free = self.times, self.free
-        last = len(times) - 1
-        start = max(not_before, times[0])
-        index = first = bisect_right(times, start) - 1
-        while True:
-            if free[index] < slices:
-                if index == last:
-                    return None
-                index = first = index + 1
-                start = times[first]
-                continue
-            if index == last or times[index + 1] - start >= seconds:
-                return start
-            index += 1
-
-    def reserve(self, start: int, seconds: int, slices: int) -> None:
-        """Take slices out for a stretch of time. Raises Overbooked, and changes nothing, if they are not all free."""
-        begin, end = self._step_at(start), self._step_at(start + seconds)
-        free = self.free
-        if min(free[begin:end]) < slices:
-            raise Overbooked(f"{slices} slices from {start} for {seconds} s")
-        for index in range(begin, end):
-            free[index] -= slices
-
-    def occupy(self, start: int, end: int, slices: int) -> None:
-        """Note what is taken already, whether or not there is room: nodes may have gone out of service since."""
-        first, after = self._step_at(start), self._step_at(end)
-        for index in range(first, after):
-            self.free[index] -= slices
-
-    def free_now(self) -> int:
-        """Slices free at the beginning, never below zero."""
-        return max(self.free[0], 0)
-
-    def _step_at(self, moment: int) -> int:
-        """The index of the step that begins at `moment`, made if missing; one before the first is the first."""
-        index = bisect_left(self.times, moment)
-        if index < len(self.times) and self.times[index] == moment:
-            return index
-        if index == 0:
-            return 0
-        self.times.insert(index, moment)
-        self.free.insert(index, self.free[index - 1])
-        return index
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,16 +51,6 @@ class Capacity:
     operating: bool
     slices: int | None
     stale: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A partition a request may run on, what it takes there, and between which moments its project may use it."""
-
-    partition_id: str
-    slices: int
-    not_before: int
-    ends: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,88 +88,6 @@ class Plan:
     reasons: tuple[Reason, ...]
 
 
-def candidates(
-    wish: JobWish, partitions: Mapping[str, Partition], allocations: Iterable[Allocation]
-) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
-    """Where a job may run, and why not on the other partitions its project may use.
-
-    Several allocations on one partition count as one, from the first start to the last end.
-    """
-    windows: dict[str, tuple[int, int]] = {}
-    for one in allocations:
-        if wish.partition_id in (None, one.partition_id):
-            starts, ends = windows.get(one.partition_id, (one.starts, one.ends))
-            windows[one.partition_id] = (min(starts, one.starts), max(ends, one.ends))
-    found: list[Candidate] = []
-    refused: list[Refusal] = []
-    for partition_id, (starts, ends) in sorted(windows.items()):
-        try:
-            taken = _taken_on(partition_id, wish, partitions, alternatives=windows)
-        except Refusal as refusal:
-            refused.append(refusal)
-        else:
-            found.append(Candidate(partition_id, taken.slices, starts, ends))
-    return tuple(found), tuple(refused)
-
-
-def admit(
-    wish: JobWish,
-    partitions: Mapping[str, Partition],
-    allocations: Sequence[Allocation],
-    *,
-    now: int,
-    longest_seconds: int,
-) -> None:
-    """Check that a job can run at all, before it queues.
-
-    Args:
-        allocations: all of the project's.
-    Raises: WalltimeTooLong, UnknownPartition, NoAllocation, NotOperating, StackMismatch, DoesNotFit.
-    """
-    if wish.walltime_seconds > longest_seconds:
-        raise WalltimeTooLong(wish.walltime_seconds, longest_seconds)
-    if wish.partition_id is not None and wish.partition_id not in partitions:
-        raise UnknownPartition(wish.partition_id)
-    current = [one for one in allocations if one.ends > now]
-    found, refused = candidates(wish, partitions, current)
-    if found:
-        return
-    if not refused:
-        raise NoAllocation(wish.project_id, wish.partition_id)
-    mismatch = next((refusal for refusal in refused if isinstance(refusal, StackMismatch)), None)
-    if mismatch is not None and wish.partition_id is not None:
-        others = sorted({one.partition_id for one in current})
-        raise StackMismatch(
-            mismatch.partition_id,
-            wanted=mismatch.wanted,
-            offered=mismatch.offered,
-            alternatives=_with_stack(wish.software_stack, others, partitions),
-        )
-    raise refused[0]
-
-
-def _taken_on(
-    partition_id: str, wish: JobWish, partitions: Mapping[str, Partition], *, alternatives: Iterable[str]
-) -> Footprint:
-    partition = partitions.get(partition_id)
-    if partition is None:
-        raise UnknownPartition(partition_id)
-    if not partition.operating:
-        raise NotOperating(partition)
-    if not runs_on(wish.software_stack, partition):
-        raise StackMismatch(
-            partition_id,
-            wanted=wish.software_stack,
-            offered=partition.software_stack or "no accelerators",
-            alternatives=_with_stack(wish.software_stack, sorted(alternatives), partitions),
-        )
-    return footprint(wish.size, partition)
-
-
-def _with_stack(stack: Stack, names: Iterable[str], partitions: Mapping[str, Partition]) -> list[str]:
-    return [name for name in names if name in partitions and runs_on(stack, partitions[name])]
-
-
 def held_until(now: int, walltime_seconds: int, planned_start: int, last_started: int | None) -> int:
     """Until when a placed job takes its slices: from its start, or from the moment it may still start.
 
@@ -410,7 +100,7 @@ def held_until(now: int, walltime_seconds: int, planned_start: int, last_started
 
 @dataclass(slots=True)
 class _Bounds:
-    """Starts found in this plan for one number of slices, by walltime: none shorter or as long can be earlier again."""
+    """Starts found in this plan for one number of slices, by walltime: as long or longer, nothing starts earlier."""
 
     seconds: list[int] = field(default_factory=list)
     starts: list[int | None] = field(default_factory=list)

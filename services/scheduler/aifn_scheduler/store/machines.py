@@ -7,8 +7,8 @@ from aifn_common.database import Transaction
 from aifn_events.access import AllocationOpened
 from aifn_events.registry import CapacityReported, MachineDescribed
 
+from aifn_scheduler.domain.admission import Allocation
 from aifn_scheduler.domain.machines import Partition
-from aifn_scheduler.domain.placement import Allocation
 
 _REVISION = "SELECT revision FROM machine WHERE machine_id = $1 FOR UPDATE"
 _PUT_MACHINE = """

@@ -9,8 +9,8 @@ from typing import Any
 from aifn_common.database import Row, Transaction
 from aifn_common.errors import NotFound
 
+from aifn_scheduler.domain.admission import JobWish, Size
 from aifn_scheduler.domain.lifecycle import Job, Life
-from aifn_scheduler.domain.placement import JobWish, Size
 
 _PLAN_LOCK = 0x706C_616E  # "plan": one plan at a time, or two would take the same slices
 
