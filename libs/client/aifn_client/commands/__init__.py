@@ -1,0 +1,1 @@
+"""The commands that come with `aifn`, one module for what one service knows."""
