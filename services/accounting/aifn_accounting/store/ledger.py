@@ -149,12 +149,18 @@ async def add_project(
     return await tx.execute(_ADD_PROJECT, project_id, title, factory_id, by, at) == "INSERT 0 1"
 
 
-async def get_project(tx: Transaction, project_id: ProjectId, *, lock: bool = False) -> Project:
-    """Read a project; `lock` holds the row until the end. Raises NotFound."""
+async def find_project(tx: Transaction, project_id: ProjectId, *, lock: bool = False) -> Project | None:
+    """Read a project, None if there is no such; `lock` holds the row until the end."""
     row = await tx.fetchrow(_PROJECT + (" FOR UPDATE" if lock else ""), project_id)
-    if row is None:
+    return None if row is None else Project(**row)
+
+
+async def get_project(tx: Transaction, project_id: ProjectId, *, lock: bool = False) -> Project:
+    """The same for one that must exist. Raises NotFound."""
+    project = await find_project(tx, project_id, lock=lock)
+    if project is None:
         raise NotFound(f"project {project_id} is not known")
-    return Project(**row)
+    return project
 
 
 async def list_projects(

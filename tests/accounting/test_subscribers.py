@@ -1,0 +1,69 @@
+"""What accounting hears, from a message on the real broker to the effect in its database."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aifn_accounting.app import service
+from aifn_accounting.settings import AccountingSettings
+from aifn_common.database import Database, connect
+from aifn_common.service import Worker
+from aifn_events.placement import BudgetHeld, BudgetReleased
+from aifn_events.registry import MachineDescribed
+from aifn_events.usage import UsageCharged, UsageDayStated
+from pydantic import SecretStr
+
+from tests.accounting.make import GRANTED, award, balances, broken_checks, closed, placed, used
+from tests.support.backends import Backends
+from tests.support.kafka import read_all, send
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+async def db(backends: Backends, kafka: str, settings: AccountingSettings) -> AsyncIterator[Database]:
+    """The database of a worker that is running."""
+    url = await backends.new_database("aifn_accounting")
+    config = settings.model_copy(update={"database_url": SecretStr(url), "kafka": kafka})
+    made = await connect(url, connections=4)
+    async with Worker(service, config):
+        yield made
+    made.terminate()
+    await backends.drop(url)
+
+
+async def until(what: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for something to become true."""
+    async with asyncio.timeout(30):
+        while not await what():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_a_job_s_money_from_award_to_release_with_every_message_sent_twice(db: Database, kafka: str) -> None:
+    async def there(table: str, count: int = 1) -> None:
+        async def enough() -> bool:
+            return bool(await db.fetchval(f"SELECT count(*) FROM {table}") >= count)
+
+        await until(enough)
+
+    machine, given, job, end = MachineDescribed.example(), award(), placed(amount=1000), closed()
+    await send(kafka, machine, machine, given, given)
+    await there("resource")
+    await there("allocation")
+    await send(kafka, job, job)
+    await there("job_budget")
+    record, wrong = used(amount=600), used("j2", project="stranger")
+    await send(kafka, record, record, wrong, record, UsageDayStated.example(), end, end)
+    await there("dead_letter")
+    await there("usage_day")
+    await there("job_budget WHERE released_at IS NOT NULL")
+
+    async def sent() -> bool:
+        return await db.fetchval("SELECT count(*) FROM outbox") == 0
+
+    await until(sent)
+    assert await balances(db) == (GRANTED - 600, 0, 600, 0)
+    assert await db.fetchval("SELECT code FROM dead_letter") == "unknown_project"
+    for kind in (BudgetHeld, UsageCharged, BudgetReleased):
+        assert len(await read_all(kafka, kind.topic)) == 1
+    assert await broken_checks(db) == []
