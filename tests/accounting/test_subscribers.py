@@ -59,7 +59,7 @@ async def test_a_job_s_money_from_award_to_release_with_every_message_sent_twice
     await there("job_budget WHERE released_at IS NOT NULL")
 
     async def sent() -> bool:
-        return await db.fetchval("SELECT count(*) FROM outbox") == 0
+        return bool(await db.fetchval("SELECT count(*) = 0 FROM outbox"))
 
     await until(sent)
     assert await balances(db) == (GRANTED - 600, 0, 600, 0)
