@@ -88,11 +88,11 @@ def told(happenings: Sequence[Happening]) -> list[tuple[object, ...]]:
 
 
 @st.composite
-def workloads(draw: st.DrawFn, most: int = 14) -> list[Job]:
-    moments = sorted(draw(st.lists(st.integers(1, 60), max_size=most)))
+def workloads(draw: st.DrawFn, most: int = 18) -> list[Job]:
+    moments = sorted(draw(st.lists(st.integers(1, 30), max_size=most)))
     jobs = []
     for number, submitted in enumerate(moments, start=1):
-        runs = draw(st.integers(0, 40))
+        runs = draw(st.sampled_from([0, 1, 5]) | st.integers(10, 40))
         walltime = draw(st.integers(1, 45))
         planned = min(runs, walltime)
         jobs.append(
@@ -211,7 +211,7 @@ def slow_play(jobs: Sequence[Job]) -> list[tuple[object, ...]]:
     """The policy again, written as naively as can be: every second, every job, every node."""
     slow = [Slow(one, queued=seconds(one.submitted_at)) for one in jobs]
     found: list[tuple[object, ...]] = []
-    for now in range(1, 60 + 14 * 90):
+    for now in range(1, 30 + 18 * 90):
         if all(one.state == "gone" for one in slow):
             break
         busy = True
@@ -289,6 +289,17 @@ def test_a_share_goes_to_the_node_where_it_leaves_least_free() -> None:
 def test_a_later_job_that_fits_passes_one_that_does_not() -> None:
     happenings, _ = play([job(1, nodes=3, runs=50), job(2, nodes=2), job(3, slices=4)], until=2)
     assert [one.job.local_job_id for one in happenings] == [1, 3]
+
+
+def test_one_slice_less_can_make_the_difference() -> None:
+    full = [job(number, slices=UNITS - 3, runs=50) for number in range(1, NODES + 1)]
+    happenings, _ = play([*full, job(8, slices=4), job(9, slices=3)], until=2)
+    assert [one.job.local_job_id for one in happenings] == [1, 2, 3, 4, 9]
+
+
+def test_one_node_less_can_make_the_difference() -> None:
+    happenings, _ = play([job(1, nodes=2, runs=50), job(8, nodes=3), job(9, nodes=2)], until=2)
+    assert [one.job.local_job_id for one in happenings] == [1, 9]
 
 
 def test_a_requeued_job_waits_again_and_its_second_segment_is_complete() -> None:

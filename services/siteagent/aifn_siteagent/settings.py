@@ -14,6 +14,11 @@ class SiteAgentSettings(ServiceSettings):
     machine: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="the machine this agent speaks for", examples=["lumi"]
     )
+    @property
+    def member(self) -> str:
+        """Every agent hears all jobs and takes its own machine's."""
+        return self.machine
+
     backend: Literal["simulated"] = Field(
         default="simulated", description="which batch system it speaks to", examples=["simulated"]
     )

@@ -125,9 +125,8 @@ class _System:
         """Let everything happen that happens up to an instant."""
         while (instant := self._next()) is not None and instant <= until:
             while self._ends and self._ends[0][0] <= instant:
-                ends_at, number = heapq.heappop(self._ends)
-                # A cancelled job has left, and a requeued one may run again: then this end is not its end.
-                if number in self.jobs and self.jobs[number].ends_at == ends_at:
+                number = heapq.heappop(self._ends)[1]
+                if number in self.jobs:  # else it was cancelled before
                     self._end_segment(self.jobs[number], instant)
             while self._cancels and self._cancels[0][0] <= instant:
                 number = heapq.heappop(self._cancels)[1]

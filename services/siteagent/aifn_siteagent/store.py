@@ -281,5 +281,4 @@ async def set_stated(tx: Transaction, day: date, revision: int, moment: datetime
 
 
 def _job(row: Row) -> Job:
-    # By position: the columns are listed in the order of the fields, and a busy partition has thousands of rows.
-    return Job(*row[:-1], on_nodes=tuple(row[-1]))
+    return Job(**dict(row) | {"on_nodes": tuple(row["on_nodes"])})
