@@ -4,12 +4,16 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aifn_client.main import app
 from aifn_common import dead_letters
 from aifn_common.database import transaction
 from aifn_common.service import PLUMBING
 from aifn_events.catalog import BY_NAME, TOPICS
+from typer import Context
+from typer.main import get_command
 
 from tests.support.backends import Backends
 
@@ -72,6 +76,28 @@ def test_every_relative_link_leads_somewhere(path: Path) -> None:
 def test_every_make_command_that_is_named_exists(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)", _code(path))) <= targets
+
+
+def _misnamed(words: list[str], options: list[str]) -> str | None:
+    """What of a command line is no command or option of `aifn`; None if all is."""
+    command: Any = get_command(app)
+    context = Context(command)
+    for word in words:
+        if not hasattr(command, "list_commands"):
+            break
+        if word not in command.list_commands(context):
+            return word
+        command = command.get_command(context, word)
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+    return next((option for option in options if option not in known), None)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=_name)
+def test_every_aifn_command_that_is_named_exists_with_its_options(path: Path) -> None:
+    lines = [line.partition("#")[0] for line in _code(path).splitlines()]
+    named = [match for line in lines if (match := re.match(r"aifn((?: [a-z]+)+|(?= --))(.*)", line))]
+    wrong = [(line[0], _misnamed(line[1].split(), re.findall(r"--[a-z-]+", line[2]))) for line in named]
+    assert not [(line, what) for line, what in wrong if what is not None]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=_name)
