@@ -23,10 +23,12 @@ from aifn_local.invariants import Check, Tables, check
 from aifn_local.memory import Peak
 from aifn_local.people import Person, Refused, sign_in
 from aifn_local.stack import StackState, status
+from aifn_local.story import LONGEST_WALLTIME_SECONDS
 from aifn_local.workload import TraceJob, generate
 
 FACTORY = "lumi-aif"
 ARRIVAL_SECONDS = 70
+ALL_SECONDS = 110
 REST_SECONDS = 240.0
 CPU_JOBS = 100
 SITES = (
@@ -88,9 +90,11 @@ class Outcome:
         return bool(self.checks) and all(one.holds for one in self.checks)
 
 
-def factor_for(jobs: Sequence[TraceJob], arrival_seconds: int = ARRIVAL_SECONDS) -> int:
-    """So many simulated seconds in a real one that all jobs arrive within `arrival_seconds`."""
-    return max(60, math.ceil(max((job.submitted_second for job in jobs), default=0) / arrival_seconds))
+def factor_for(jobs: Sequence[TraceJob]) -> int:
+    """So many simulated seconds in a real one that all jobs arrive, and would end if none waited, in good time."""
+    last = max((job.submitted_second for job in jobs), default=0)
+    end = max((job.submitted_second + min(job.run_seconds, LONGEST_WALLTIME_SECONDS) for job in jobs), default=0)
+    return max(60, math.ceil(last / ARRIVAL_SECONDS), math.ceil(end / ALL_SECONDS))
 
 
 @asynccontextmanager

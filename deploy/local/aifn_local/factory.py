@@ -19,6 +19,7 @@ from aifn_local.fleet import Program
 from aifn_local.postgres import ensure_database
 from aifn_local.stack import StackState
 
+CAPACITY_REPORT_SECONDS = 3
 API_SERVICES = ("registry", "accounting", "scheduler", "datalab", "skills")
 
 
@@ -104,6 +105,10 @@ class Factory:
         if machine:
             nodes = next(site.nodes for site in self.sites if site.machine == machine)
             found |= {"AIFN_MACHINE": machine, "AIFN_SIMULATED_NODES": json.dumps(dict(nodes))}
+            if self.clock is not None:
+                # As often as a real agent would in real time: simulated minutes are too short to report each.
+                every = min(CAPACITY_REPORT_SECONDS * self.clock.factor, 86_400)
+                found["AIFN_CAPACITY_REPORT_SECONDS"] = str(every)
         return found
 
     def programs(self) -> list[Program]:

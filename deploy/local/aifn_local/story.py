@@ -160,9 +160,28 @@ async def try_as_university(applicant: Person) -> Mapping[str, Any]:
 
 async def open_cpu_project(manager: Person, pi: str) -> str:
     """A project of the host's own national share, on the CPU partition."""
-    body = {"project_id": CPU_PROJECT, "title": "Weather ensembles", "members": [{"subject": pi, "role": "pi"}]}
+    body = {"project_id": CPU_PROJECT, "title": "Weather ensembles", "principal_investigator": pi}
     await manager.post("accounting", "/v1/projects", body, key="cpu-project")
-    return CPU_PROJECT
+    passport = await manager.get("registry", f"/v1/partitions/{CPU_PARTITION.name}")
+    now = clock.now()
+    grant = {
+        "resource": passport["resource"],
+        "amount": CPU_NODE_HOURS * int(passport["slice_seconds_per_node_hour"]),
+        "unit": "slice-second",
+        "pool": "national",
+        "starts_at": now.isoformat(),
+        "ends_at": (now + timedelta(days=180)).isoformat(),
+        "reason": "the host's own weather service",
+    }
+    await manager.eventually("accounting", f"/v1/projects/{CPU_PROJECT}", "the CPU project")
+    while True:
+        try:
+            await manager.post("accounting", f"/v1/projects/{CPU_PROJECT}/allocations", grant, key="cpu-grant")
+            return CPU_PROJECT
+        except Refused as refused:  # the machine's passport may not have arrived there yet
+            if refused.status not in (404, 409, 422):
+                raise
+            await asyncio.sleep(0.2)
 
 
 def wishes(firms: Sequence[Venture]) -> list[Wish]:
