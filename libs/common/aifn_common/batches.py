@@ -25,6 +25,7 @@ from aifn_common.kafka import (
     SESSION_TIMEOUT_MS,
     BatchSubscription,
     Hearing,
+    Membership,
     Rejected,
     Stopping,
     set_aside_in_batch,
@@ -62,14 +63,17 @@ class BatchReader:
             except (KafkaError, OSError, TimeoutError) as fault:
                 log.warning("%s waits for the broker: %r", self._one.group, fault)
                 await asyncio.sleep(1)
+            except Exception:
+                log.exception("%s failed and starts again", self._one.group)
+                await asyncio.sleep(1)
             finally:
                 self.consumer = None
+                self._hearing.joined.discard(self._one.group)
                 await _stop(consumer)
 
     def _make_consumer(self) -> AIOKafkaConsumer:
         settings = self._hearing.settings
-        return AIOKafkaConsumer(
-            self._one.kind.topic,
+        consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.kafka,
             group_id=self._one.group,
             group_instance_id=f"{settings.instance}-{self._one.group}" if settings.instance else None,
@@ -81,6 +85,8 @@ class BatchReader:
             max_poll_interval_ms=600_000,
             max_partition_fetch_bytes=4_194_304,
         )
+        consumer.subscribe([self._one.kind.topic], listener=Membership(self._one.group, self._hearing))
+        return consumer
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         while not self._hearing.stopping.is_set():
@@ -102,6 +108,7 @@ class BatchReader:
 
     async def _handle(self, records: list[Record]) -> None:
         began = time.perf_counter()
+        before = self._hearing.dead_in_a_row.get(self._one.group, 0)
         topic = {"topic": self._one.kind.topic}
         telemetry.metrics.received.add(len(records), topic)
         events, hopeless = read_events(self._one.kind, records)
@@ -110,7 +117,11 @@ class BatchReader:
             rejected = await self._patiently(events, hopeless)
         outbox.nudge()
         telemetry.metrics.handling.record(time.perf_counter() - began, topic)
-        self._count(len(records), len(hopeless) + rejected)
+        dead = len(hopeless) + rejected
+        if dead < len(records):
+            self._hearing.succeeded(self._one.group, len(records) - dead)
+        else:
+            self._hearing.dead_in_a_row[self._one.group] = before + dead
 
     async def _patiently(self, events: list[tuple[Event, Record]], hopeless: Hopeless) -> int:
         rejected = 0
@@ -154,6 +165,11 @@ class BatchReader:
                     culprits: Hopeless = [(record, fault) for _, record in some]
                     await self._hearing.patiently(lambda culprits=culprits: self._only_aside(culprits), self._one.group)  # type: ignore[misc]
                     rejected += len(some)
+                    # Before the offsets: what is left of this batch is read again once somebody has looked.
+                    self._hearing.dead(self._one.group, len(some))
+                    await self._hearing.wait_if_stopped(self._one.group)
+            else:
+                self._hearing.succeeded(self._one.group, 0)
         await self._hearing.patiently(lambda: self._only_aside(hopeless), self._one.group)
         return rejected
 
@@ -172,12 +188,6 @@ class BatchReader:
                 refused = [(record_of[id(one.event)], one.refusal) for one in rejected]
             await set_aside_in_batch(tx, self._one.group, hopeless + refused)
         return len(rejected)
-
-    def _count(self, all_of_them: int, dead: int) -> None:
-        if dead < all_of_them:
-            self._hearing.succeeded(self._one.group, all_of_them - dead)
-        else:
-            self._hearing.dead_in_a_row[self._one.group] = self._hearing.dead_in_a_row.get(self._one.group, 0) + dead
 
 
 def read_events(kind: type[Event], records: Sequence[Record]) -> tuple[list[tuple[Event, Record]], Hopeless]:

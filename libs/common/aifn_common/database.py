@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
@@ -22,10 +22,10 @@ CONNECTION_FAULTS: tuple[type[Exception], ...] = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
-    asyncpg.DiskFullError,
     OSError,
     TimeoutError,
 )
@@ -61,11 +61,25 @@ async def connect_patiently(url: str, *, connections: int = 8, pause_seconds: fl
 async def transaction(db: Database) -> AsyncIterator[Transaction]:
     """One transaction on one connection of the pool: committed at the end, rolled back on any error."""
     async with db.acquire() as connection:
-        try:
+        with _losses_named(connection):
             async with connection.transaction():
                 yield connection
-        except asyncpg.InterfaceError as fault:
-            # The client words a lost connection like a misuse of its own interface; only the first may be retried.
-            if connection.is_closed():
-                raise ConnectionResetError("the connection to the database was lost") from fault
-            raise
+
+
+@asynccontextmanager
+async def reading(db: Database) -> AsyncIterator[Transaction]:
+    """One connection of the pool without a transaction: for plain reads."""
+    async with db.acquire() as connection:
+        with _losses_named(connection):
+            yield connection
+
+
+@contextmanager
+def _losses_named(connection: Transaction) -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.InterfaceError as fault:
+        # The client words a lost connection like a misuse of its own interface; only the first may be retried.
+        if connection.is_closed():
+            raise ConnectionResetError("the connection to the database was lost") from fault
+        raise

@@ -50,10 +50,15 @@ class Verdict:
 def verdict_of(fault: Exception) -> Verdict:
     """Put a fault into words. Anything that is neither a refusal nor malformed is a fault of ours."""
     if isinstance(fault, Refusal):
-        return Verdict(fault.code, str(fault)[:2000], fault.details)
+        return Verdict(fault.code, _keepable(str(fault)), fault.details)
     if isinstance(fault, MalformedEvent):
-        return Verdict(fault.code, str(fault)[:2000], {})
-    return Verdict("fault", f"{type(fault).__name__}: {fault}"[:2000], {})
+        return Verdict(fault.code, _keepable(str(fault)), {})
+    return Verdict("fault", _keepable(f"{type(fault).__name__}: {fault}"), {})
+
+
+def _keepable(text: str) -> str:
+    """At most 2,000 characters, all of which a database can keep: no NUL, no half of a surrogate pair."""
+    return text[:2000].replace("\0", "?").encode(errors="replace").decode()
 
 
 async def set_aside(tx: Transaction, consumer: str, record: Record, why: Verdict) -> None:
@@ -74,20 +79,27 @@ async def set_aside(tx: Transaction, consumer: str, record: Record, why: Verdict
     )
     if done == "INSERT 0 0":
         return
+    headers_too = list(record.headers)
+    value = record.value
     origin: list[tuple[str, bytes | None]] = [
         ("aifn-dead-consumer", consumer.encode()),
         ("aifn-dead-origin", f"{record.topic}/{record.partition}/{record.offset}".encode()),
         ("aifn-dead-code", why.code.encode()),
         ("aifn-dead-reason", why.reason.encode()),
     ]
-    all_headers = outbox.pack_headers([*record.headers, *origin])
-    await outbox.pass_on(tx, BY_NAME[record.topic].dead_name, record.key, record.value, all_headers)
+    key = record.key
+    size = outbox.size_of(key, value, headers_too + origin)
+    if size > outbox.MOST_BYTES:
+        # Compression lets a message in that is too large to be sent again: its copy only tells where to find it.
+        key, value, headers_too = None, None, [("aifn-dead-kept-in", b"database"), ("aifn-dead-size", b"%d" % size)]
+    all_headers = outbox.pack_headers(headers_too + origin)
+    await outbox.pass_on(tx, BY_NAME[record.topic].dead_name, key, value, all_headers)
     telemetry.metrics.dead.add(1, {"topic": record.topic, "code": why.code})
 
 
 def _plain(details: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: value if isinstance(value, int | str | bool | type(None)) else str(value)
+        name: value if isinstance(value, int | bool | type(None)) else _keepable(str(value))
         for name, value in details.items()
     }
 
@@ -98,7 +110,7 @@ async def list_them(tx: Transaction, *, after: int, topic: str | None, limit: in
 
 
 async def replay(tx: Transaction, number: int, *, by: str) -> str:
-    """Send a dead letter to its own topic again; returns the topic. Raises NotFound."""
+    """Send a dead letter to its own topic again; returns the topic. Raises NotFound, MessageTooLarge."""
     row = await tx.fetchrow(_TAKE, number)
     if row is None:
         raise NotFound(f"there is no dead letter {number}")

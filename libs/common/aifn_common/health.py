@@ -6,7 +6,7 @@ messages wait and none has been handled for a while, though nothing is being wor
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,8 @@ from aifn_common.database import Database
 from aifn_common.kafka import Hearing
 
 SAMPLE_SECONDS = 2.0
+BUSY_FACTOR = 5
+"""Work on one message or batch may take so many times `stall_seconds` before it counts as stuck."""
 Consumers = Callable[[], Sequence[tuple[str, Any]]]
 
 
@@ -30,6 +32,7 @@ class Progress:
     assigned: int = 0
     lag: int = 0
     handled: int = 0
+    member: bool = False
     moved_at: float = field(default_factory=time.monotonic)
 
 
@@ -44,44 +47,63 @@ class Watch:
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            for group, consumer in self._consumers():
-                await self.look(group, consumer)
+            await asyncio.gather(*(self.look(group, consumer) for group, consumer in self._consumers()))
             await asyncio.sleep(SAMPLE_SECONDS)
 
     async def look(self, group: str, consumer: Any) -> None:
         """Note how many partitions a consumer has, how many messages wait in them, and whether anything moved."""
         seen = self.groups.setdefault(group, Progress())
         assigned = consumer.assignment() if consumer is not None else frozenset()
-        lag = 0
-        for partition in assigned:
-            with suppress(Exception):
-                end = consumer.highwater(partition)
-                position = await asyncio.wait_for(consumer.position(partition), 1)
-                lag += max(0, (end or 0) - position)
+        lag = await _lag(consumer, assigned) if assigned else 0
+        member = group in self._hearing.joined or bool(assigned)
         handled = self._hearing.handled.get(group, 0) + self._hearing.dead_in_a_row.get(group, 0)
-        if handled != seen.handled or lag == 0 or group in self._hearing.busy_since:
+        lost = seen.member and not member
+        if lag is None:
+            lag = seen.lag
+        elif handled != seen.handled or (lag == 0 and not lost) or self._busy(group):
             seen.moved_at = time.monotonic()
         seen.assigned, seen.lag, seen.handled = len(assigned), lag, handled
+        seen.member = seen.member or member
+
+    def _busy(self, group: str) -> bool:
+        since = self._hearing.busy_since.get(group)
+        return since is not None and time.monotonic() - since < BUSY_FACTOR * self._hearing.settings.stall_seconds
 
     def stalled(self) -> list[str]:
-        """Groups in which messages wait and nothing has moved for too long."""
+        """Groups in which nothing has moved for too long, though messages wait or the membership was lost."""
         patience = self._hearing.settings.stall_seconds
         stopped = self._hearing.stopped_by_dead_letters()
         now = time.monotonic()
         return [
             group
             for group, seen in self.groups.items()
-            if seen.lag > 0 and now - seen.moved_at > patience and group not in stopped
+            if (seen.lag > 0 or self._lost(group, seen)) and now - seen.moved_at > patience and group not in stopped
         ]
+
+    def _lost(self, group: str, seen: Progress) -> bool:
+        return seen.member and seen.assigned == 0 and group not in self._hearing.joined
 
     def stopped(self) -> list[str]:
         """Groups that met too many dead letters in a row."""
         return self._hearing.stopped_by_dead_letters()
 
     def unassigned(self) -> list[str]:
-        """Groups of this process that hold no partition (yet)."""
+        """Groups of this process that it is no member of (yet). A member without a partition stands by."""
         names = [group for group, _ in self._consumers()]
-        return [group for group in names if self.groups.get(group, Progress()).assigned == 0]
+        known = self.groups
+        return [n for n in names if n not in self._hearing.joined and known.get(n, Progress()).assigned == 0]
+
+
+async def _lag(consumer: Any, assigned: Iterable[Any]) -> int | None:
+    """Messages that wait, by a question of its own to the broker; None if it does not answer.
+
+    What the consumer itself remembers comes with its fetches, and a consumer that is stuck fetches nothing.
+    """
+    with suppress(Exception):
+        async with asyncio.timeout(2):
+            ends = await consumer.end_offsets(list(assigned))
+            return sum([max(0, int(end) - int(await consumer.position(tp))) for tp, end in ends.items()])
+    return None
 
 
 def add_probes(
@@ -100,7 +122,7 @@ def add_probes(
         checks = {"database": await _answers(db())}
         watching = watch()
         if watching:
-            checks |= {f"{group} has no partition": False for group in watching.unassigned()}
+            checks |= {f"{group} has not joined its group": False for group in watching.unassigned()}
             stopped = watching.stopped()
             checks |= {f"{group} stopped after too many dead letters": False for group in stopped}
         return _verdict(checks)

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from aifn_events.base import Event
 from aifn_events.cloudevents import MalformedEvent, parse
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from faststream import AckPolicy, Context
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
@@ -99,6 +99,15 @@ class Subscriptions:
 
         return keep
 
+    def of(self, member: str) -> "Subscriptions":
+        """The same subscriptions in groups of one member's own: several agents of one service each hear everything."""
+        if not member:
+            return self
+        own = Subscriptions(f"{self.service}-{member}")
+        own.single = [replace(one, group=own._group(one.kind)) for one in self.single]
+        own.batches = [replace(one, group=own._group(one.kind)) for one in self.batches]
+        return own
+
     def _group(self, kind: type[Event]) -> str:
         # A group for each topic: a member that joins for one topic does not make the others wait.
         return f"{self.service}-{kind.topic.removeprefix('aifn-')}"
@@ -114,6 +123,7 @@ class Hearing:
     dead_in_a_row: dict[str, int] = field(default_factory=dict)
     handled: dict[str, int] = field(default_factory=dict)
     busy_since: dict[str, float] = field(default_factory=dict)
+    joined: set[str] = field(default_factory=set)
 
     def stopped_by_dead_letters(self) -> list[str]:
         """Groups that heard so many hopeless messages in a row that a person must look."""
@@ -123,6 +133,10 @@ class Hearing:
         """Note that messages were handled."""
         self.dead_in_a_row[group] = 0
         self.handled[group] = self.handled.get(group, 0) + count
+
+    def dead(self, group: str, count: int = 1) -> None:
+        """Note that messages were set aside."""
+        self.dead_in_a_row[group] = self.dead_in_a_row.get(group, 0) + count
 
     async def wait_if_stopped(self, group: str) -> None:
         """Hold a subscription that met too many dead letters, until the process ends."""
@@ -146,10 +160,34 @@ class Hearing:
             try:
                 return await work()
             except CONNECTION_FAULTS as fault:
-                log.warning("%s waits: %s", what, fault or type(fault).__name__)
+                log.warning("%s waits: %r", what, fault)
+                if what in self.busy_since:
+                    self.busy_since[what] = time.monotonic()
                 telemetry.metrics.retried.add(1, {"topic": what})
                 await self.pause(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Notes whether a consumer is a member of its group: a member may hold no partition and yet be well."""
+
+    def __init__(self, group: str, hearing: Hearing) -> None:
+        self._group = group
+        self._hearing = hearing
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:  # noqa: ARG002
+        """A rebalance begins."""
+        self._hearing.joined.discard(self._group)
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:  # noqa: ARG002
+        """A rebalance has ended."""
+        self._hearing.joined.add(self._group)
+
+
+async def start_together(broker: KafkaBroker) -> None:
+    """Start all subscriptions at once: each waits for its group, and one after the other that adds up."""
+    await broker.connect()
+    await asyncio.gather(*(subscriber.start() for subscriber in broker.subscribers))
 
 
 def make_broker(hears: Subscriptions, hearing: Hearing) -> KafkaBroker:
@@ -158,8 +196,7 @@ def make_broker(hears: Subscriptions, hearing: Hearing) -> KafkaBroker:
     broker = KafkaBroker(
         settings.kafka,
         client_id=f"aifn-{hears.service}",
-        acks="all",
-        enable_idempotence=True,
+        consumer_only=True,  # what we say goes through the outbox
         allow_auto_create_topics=False,
         graceful_timeout=settings.graceful_seconds,
         logger=None,
@@ -175,6 +212,7 @@ def make_broker(hears: Subscriptions, hearing: Hearing) -> KafkaBroker:
             session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
             max_poll_interval_ms=600_000,
+            listener=Membership(one.group, hearing),
             title=one.kind.__name__,
         )
         subscriber(_receiver(one, hearing), parser=_without_headers, decoder=_as_it_came)
@@ -258,7 +296,7 @@ async def _set_aside(group: str, hearing: Hearing, record: Record, fault: Except
         extra={"topic": record.topic, "partition": record.partition, "offset": record.offset, "code": why.code},
     )
     await hearing.patiently(lambda: dead_letters.set_aside_alone(hearing.db, group, record, why), group)
-    hearing.dead_in_a_row[group] = hearing.dead_in_a_row.get(group, 0) + 1
+    hearing.dead(group)
 
 
 async def set_aside_in_batch(tx: Transaction, group: str, hopeless: Sequence[tuple[Record, Exception]]) -> None:

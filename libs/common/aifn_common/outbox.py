@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 
 from aifn_common import clock, telemetry
 from aifn_common.database import CONNECTION_FAULTS, Database, Row, Transaction
+from aifn_common.errors import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -31,36 +32,67 @@ _SENT = "DELETE FROM outbox WHERE seq = ANY($1::bigint[])"
 _AGE = "SELECT count(*) AS waiting FROM outbox"
 
 BATCH = 1000
+MOST_BYTES = 1_000_000
+"""Key, value and headers of one message: a broker's usual limit (1,048,588) with room for its own framing."""
 RawHeaders = Sequence[tuple[str, bytes | None]]
 _relays: "weakref.WeakSet[Relay]" = weakref.WeakSet()
 
 
+class MessageTooLarge(Refusal):
+    """No broker would take this message; in the outbox it would stop all that come after it."""
+
+    code = "message_too_large"
+    status = 422
+
+    def __init__(self, topic: str, size: int) -> None:
+        super().__init__(f"a message of {size} bytes is too large for {topic}: at most {MOST_BYTES}")
+        self.size = size
+
+
 async def announce(tx: Transaction, event: Event) -> None:
-    """Tell the others, once this transaction is committed."""
+    """Tell the others, once this transaction is committed. Raises MessageTooLarge."""
     await tx.execute(_INSERT, *_row(event))
 
 
 async def announce_all(tx: Transaction, events: Iterable[Event]) -> None:
-    """Tell the others many things at once, in this order: the path for busy streams."""
+    """Tell the others many things at once, in this order: the path for busy streams. Raises MessageTooLarge."""
     rows = [_row(event) for event in events]
     if rows:
         await tx.copy_records_to_table("outbox", records=rows, columns=_COLUMNS)
 
 
 def _row(event: Event) -> tuple[object, ...]:
+    value = event.model_dump_json().encode()
+    if len(value) > MOST_BYTES - 2000:
+        raise MessageTooLarge(event.topic, len(value))
     return (
         event.id,
         event.topic,
         event.key.encode(),
-        event.model_dump_json().encode(),
+        value,
         clock.now(),
         telemetry.current_traceparent(),
     )
 
 
 async def pass_on(tx: Transaction, topic: str, key: bytes | None, value: bytes | None, headers: str) -> None:
-    """Send a message on as it came, e.g. to the dead letters; `headers` as made by `pack_headers`."""
+    """Send a message on as it came, e.g. to the dead letters; `headers` as made by `pack_headers`.
+
+    Raises MessageTooLarge.
+    """
+    size = size_of(key, value, unpack_headers(headers))
+    if size > MOST_BYTES:
+        raise MessageTooLarge(topic, size)
     await tx.execute(_INSERT_RAW, topic, key, value, clock.now(), headers)
+
+
+def size_of(key: bytes | None, value: bytes | None, headers: RawHeaders) -> int:
+    """Bytes of a message before the client adds its framing (a few for each header).
+
+    >>> size_of(b"key", None, [("a", b"12")])
+    22
+    """
+    return len(key or b"") + len(value or b"") + sum(len(name.encode()) + len(raw or b"") + 16 for name, raw in headers)
 
 
 def pack_headers(headers: RawHeaders) -> str:
@@ -116,7 +148,7 @@ class Relay:
                     await self._send_all(producer)
                     await self._pause()
             except (KafkaError, *CONNECTION_FAULTS) as fault:
-                log.warning("the outbox waits: %s", fault or type(fault).__name__)
+                log.warning("the outbox waits: %r", fault)
                 await asyncio.sleep(1)
             finally:
                 await _stop(producer)
@@ -131,7 +163,7 @@ class Relay:
     async def _send_all(self, producer: AIOKafkaProducer) -> None:
         while rows := await self._db.fetch(_NEXT, BATCH):
             sent = [
-                await producer.send(row["topic"], row["value"], row["key"], headers=self._headers(row)) for row in rows
+                await producer.send(row["topic"], _value(row), row["key"], headers=self._headers(row)) for row in rows
             ]
             async with asyncio.timeout(30):
                 await asyncio.gather(*sent)
@@ -149,6 +181,12 @@ class Relay:
         return [(name, value.encode()) for name, value in headers.items()]
 
 
+def _value(row: Row) -> bytes | None:
+    # Somebody else's client may send neither key nor value; ours cannot, and the row would stop all that come after.
+    value: bytes | None = row["value"]
+    return b"" if value is None and row["key"] is None else value
+
+
 async def _stop(producer: AIOKafkaProducer) -> None:
     # An idempotent producer whose broker is gone would flush for ever; what it holds is still in the outbox.
     try:
@@ -156,3 +194,14 @@ async def _stop(producer: AIOKafkaProducer) -> None:
             await producer.stop()
     except Exception as fault:
         log.debug("a producer did not stop in time: %r", fault)
+        await _abandon(producer)
+
+
+async def _abandon(producer: AIOKafkaProducer) -> None:
+    # Left alone, its sender would go on, and say old things after newer ones as soon as the broker is back.
+    for close in (producer.client.close, producer._sender.close):
+        try:
+            async with asyncio.timeout(2):
+                await close()
+        except Exception as fault:
+            log.debug("a part of a producer did not stop: %r", fault)

@@ -17,9 +17,9 @@ from faststream.kafka import KafkaBroker
 
 from aifn_common import clock, idempotency, inbox, operations, telemetry
 from aifn_common.batches import BatchReader
-from aifn_common.database import CONNECTION_FAULTS, Database, Transaction, connect_patiently, transaction
+from aifn_common.database import CONNECTION_FAULTS, Database, Transaction, connect, connect_patiently, transaction
 from aifn_common.health import Watch, add_probes
-from aifn_common.kafka import Hearing, Subscriptions, make_broker
+from aifn_common.kafka import Hearing, Subscriptions, make_broker, start_together
 from aifn_common.migrations import MigrationError, is_current, migrate
 from aifn_common.oidc import TokenValidator
 from aifn_common.outbox import Relay
@@ -82,16 +82,14 @@ async def prepare(service: Service, settings: ServiceSettings, db: Database) -> 
 
 
 def make_api(service: Service, settings: ServiceSettings, *, validator: TokenValidator | None = None) -> FastAPI:
-    """The HTTP side of a service. It takes requests once the database answers."""
+    """The HTTP side of a service. Until the database answers, only the probes say something useful."""
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            url = settings.database_url.get_secret_value()
-            app.state.db = await connect_patiently(url, connections=settings.database_connections)
-            stack.push_async_callback(_close, app.state.db)
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
             app.state.validator = validator or TokenValidator(settings.oidc_issuer, service.audience, http=http)
+            await stack.enter_async_context(_pool(settings, lambda db: setattr(app.state, "db", db)))
             yield
 
     app = describe_api(service)
@@ -132,7 +130,9 @@ class Worker:
     def __init__(self, service: Service, settings: ServiceSettings) -> None:
         self._service = service
         self._settings = settings
+        self._hears = service.hears.of(settings.member)
         self._tasks: list[asyncio.Task[None]] = []
+        self._stack = AsyncExitStack()
         self._broker: KafkaBroker | None = None
         self._readers: list[BatchReader] = []
         self._hearing: Hearing | None = None
@@ -140,61 +140,69 @@ class Worker:
         self.watch: Watch | None = None
 
     async def __aenter__(self) -> "Worker":
-        settings = self._settings
-        self.db = await connect_patiently(
-            settings.database_url.get_secret_value(), connections=settings.database_connections
-        )
-        self._hearing = Hearing(self.db, settings)
-        self.watch = Watch(self._hearing, self._consumers)
-        self._tasks = [asyncio.create_task(work, name=name) for name, work in self._work(self._hearing, self.db)]
+        await self._stack.enter_async_context(_pool(self._settings, self._begin))
         return self
 
-    def _work(self, hearing: Hearing, db: Database) -> list[tuple[str, Any]]:
-        assert self.watch is not None
-        self._readers = [BatchReader(one, hearing) for one in self._service.hears.batches]
-        return [
-            ("hear", self._hear(hearing, db)),
-            ("lead", self._lead(hearing, db)),
-            ("watch", self.watch.run()),
-        ]
+    def _begin(self, db: Database) -> None:
+        hearing = self._hearing = Hearing(db, self._settings)
+        self.db = db
+        self.watch = Watch(hearing, self._consumers)
+        self._readers = [BatchReader(one, hearing) for one in self._hears.batches]
+        work: dict[str, Callable[[], Awaitable[None]]] = {
+            "hear": lambda: self._hear(hearing, db),
+            "lead": lambda: self._lead(hearing, db),
+            "watch": self.watch.run,
+        }
+        self._tasks = [asyncio.create_task(_keep_at(name, one), name=name) for name, one in work.items()]
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._hearing is not None
-        assert self.db is not None
-        self._hearing.stopping.set()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                if self._broker is not None:
-                    await self._broker.stop()
-        for task in self._tasks:
-            if task.get_name() != "hear":
+        if self._hearing is not None:
+            self._hearing.stopping.set()
+            hear, *others = self._tasks
+            await asyncio.wait([hear], timeout=STOP_SECONDS)
+            for task in (hear, *others):
                 task.cancel()
-        await asyncio.wait(self._tasks, timeout=10)
-        await _close(self.db)
+            await asyncio.wait(self._tasks, timeout=10)
+        await self._stack.aclose()
 
     async def _hear(self, hearing: Hearing, db: Database) -> None:
-        await _wait_for_schema(self._service, db)
+        """Hear until the process stops, then let running work end."""
+        await _unless(hearing.stopping, _wait_for_schema(self._service, db))
         readers = [asyncio.create_task(reader.run()) for reader in self._readers]
-        while self._service.hears.single and not hearing.stopping.is_set():
-            broker = make_broker(self._service.hears, hearing)
-            try:
-                await broker.start()
-                self._broker = broker
-                break
-            except Exception as fault:
-                log.warning("waiting for the broker: %r", fault)
-                with suppress(Exception):
-                    async with asyncio.timeout(5):
-                        await broker.stop()
-                await asyncio.sleep(1)
-        await asyncio.gather(*readers)
+        try:
+            while self._hears.single and not hearing.stopping.is_set():
+                await self._hear_one_by_one(hearing)
+            await asyncio.gather(*readers)
+        finally:
+            for reader in readers:
+                reader.cancel()
+
+    async def _hear_one_by_one(self, hearing: Hearing) -> None:
+        broker = make_broker(self._hears, hearing)
+        try:
+            await _unless(hearing.stopping, start_together(broker))
+            self._broker = broker
+            await hearing.stopping.wait()
+        except Exception as fault:
+            log.warning("waiting for the broker: %r", fault)
+        finally:
+            # A broker that is away would keep `stop` for ever.
+            with suppress(Exception):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await broker.stop()
+        await _unless(hearing.stopping, asyncio.sleep(1))
 
     async def _lead(self, hearing: Hearing, db: Database) -> None:
         """Run what only one worker of a service may run, while this one holds the lock."""
         await _wait_for_schema(self._service, db)
         while True:
-            with suppress(*CONNECTION_FAULTS):
+            try:
                 await self._lead_while_connected(hearing, db)
+            except CONNECTION_FAULTS as fault:
+                log.warning("leading waits for the database: %r", fault)
+            except asyncpg.InterfaceError as fault:
+                # What the client says when it finds its connection closed.
+                log.warning("leading lost its connection: %s", fault)
             await asyncio.sleep(0.5)
 
     async def _lead_while_connected(self, hearing: Hearing, db: Database) -> None:
@@ -237,9 +245,64 @@ class Worker:
     def _consumers(self) -> list[tuple[str, Any]]:
         found: list[tuple[str, Any]] = [(reader.group, reader.consumer) for reader in self._readers]
         if self._broker is None:
-            return found + [(one.group, None) for one in self._service.hears.single]
+            return found + [(one.group, None) for one in self._hears.single]
         subscribers = self._broker.subscribers
         return found + [(str(getattr(one, "group_id", "")), getattr(one, "consumer", None)) for one in subscribers]
+
+
+@asynccontextmanager
+async def _pool(settings: ServiceSettings, use: Callable[[Database], None]) -> AsyncIterator[None]:
+    """Open the pool and tell `use`: at once, or in the background if the server does not answer yet.
+
+    A process that waits must answer its probes and stop when told to. A wrong password or name is raised at once.
+    """
+    pools: list[Database] = []
+
+    def keep(db: Database) -> None:
+        pools.append(db)
+        use(db)
+
+    async def later() -> None:
+        keep(await connect_patiently(url, connections=settings.database_connections))
+
+    url = settings.database_url.get_secret_value()
+    waiting: asyncio.Task[None] | None = None
+    try:
+        keep(await connect(url, connections=settings.database_connections))
+    except CONNECTION_FAULTS as fault:
+        log.warning("waiting for the database: %r", fault)
+        waiting = asyncio.create_task(_keep_at("connecting", later))
+    try:
+        yield
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        for db in pools:
+            await _close(db)
+
+
+async def _keep_at(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do work to its end; a fault nobody thought of is logged, and the work begins again."""
+    while True:
+        try:
+            return await work()
+        except Exception:
+            log.exception("%s failed and begins again", name)
+            await asyncio.sleep(1)
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do work unless the process stops first; then it is given up. Raises what the work raises."""
+    doing, told = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({doing, told}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            doing.result()
+    finally:
+        for task in (doing, told):
+            task.cancel()
+        await asyncio.wait({doing, told}, timeout=5)
 
 
 async def _wait_for_schema(service: Service, db: Database) -> None:
@@ -271,7 +334,10 @@ async def _close(db: Database) -> None:
 
 
 def serve(app: FastAPI, settings: ServiceSettings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
+    """Serve until SIGTERM or SIGINT, then drain; the process ends with status 0."""
+    # The server raises the signal once more when it has drained, for whoever was there before it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     config = uvicorn.Config(
         app,
         host=settings.host,

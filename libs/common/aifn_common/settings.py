@@ -1,9 +1,8 @@
 """What every service may be told: read once from the environment, in app.py, and passed down."""
 
-from datetime import datetime
-from typing import TypeVar
+from typing import Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AwareDatetime, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aifn_common.clock import SimulatedClock
@@ -60,15 +59,26 @@ class ServiceSettings(BaseSettings):
     trace_ratio: float = Field(
         default=0.05, ge=0, le=1, description="share of new traces that are sampled", examples=["0.05"]
     )
-    clock_epoch: datetime | None = Field(
+    clock_epoch: AwareDatetime | None = Field(
         default=None, description="simulated time at AIFN_CLOCK_STARTED", examples=["2017-10-03T00:00:00Z"]
     )
-    clock_started: datetime | None = Field(
+    clock_started: AwareDatetime | None = Field(
         default=None, description="real moment at which simulated time began", examples=["2026-11-21T09:00:00Z"]
     )
     clock_factor: int = Field(
         default=1, ge=1, le=1_000_000, description="simulated seconds in a real one", examples=["3600"]
     )
+
+    @model_validator(mode="after")
+    def _clock_is_whole(self) -> Self:
+        if (self.clock_epoch is None) != (self.clock_started is None):
+            raise ValueError("AIFN_CLOCK_EPOCH and AIFN_CLOCK_STARTED are set together or not at all")
+        return self
+
+    @property
+    def member(self) -> str:
+        """Which of several agents of one service this is; each hears everything. Empty: there is one."""
+        return ""
 
     def clock(self) -> SimulatedClock | None:
         """The simulated clock these settings describe, if any."""
@@ -86,7 +96,9 @@ def read_settings(kind: type[S]) -> S:
         return kind()
     except ValidationError as wrong:
         first = wrong.errors(include_url=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else "settings"
+        if not first["loc"]:
+            raise WrongSetting(first["msg"].removeprefix("Value error, ")) from None
+        name = str(first["loc"][0])
         field = kind.model_fields.get(name)
         example = (
             f", for example AIFN_{name.upper()}={field.examples[0]}" if field is not None and field.examples else ""

@@ -8,6 +8,7 @@ answer leaves.
 import base64
 import binascii
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
@@ -16,7 +17,6 @@ from typing import Annotated, Any, Generic, TypeVar
 import asyncpg
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
@@ -24,13 +24,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aifn_common import access, idempotency, membership, outbox, telemetry
-from aifn_common.database import CONNECTION_FAULTS, Transaction, transaction
+from aifn_common.database import CONNECTION_FAULTS, Database, Transaction, reading, transaction
 from aifn_common.errors import Invalid, PreconditionFailed, PreconditionRequired, Refusal, Unauthenticated
 from aifn_common.oidc import Identity
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 PROBLEM = "application/problem+json"
+_MEMBERS = {"type", "title", "status", "detail", "code", "headers"}
 MAX_PAGE = 200
 
 
@@ -74,8 +75,8 @@ class Route(APIRoute):
                 response = await _walk(request, run)
                 status = response.status_code
                 return response
-            except Refusal as refusal:
-                status = refusal.status
+            except Exception as fault:
+                status = _status_of(fault)
                 raise
             finally:
                 telemetry.metrics.answers.add(1, {"route": path, "method": request.method, "status": status})
@@ -84,13 +85,29 @@ class Route(APIRoute):
         return handle
 
 
+def _status_of(fault: Exception) -> int:
+    """The status that `add_problems` answers a fault with."""
+    if isinstance(fault, Refusal):
+        return fault.status
+    if isinstance(fault, HTTPException):
+        return fault.status_code
+    if isinstance(fault, NotModified):
+        return 304
+    if isinstance(fault, RequestValidationError | asyncpg.DataError):
+        return 422
+    return 503 if isinstance(fault, CONNECTION_FAULTS) else 500
+
+
 async def _walk(request: Request, run: Callable[[Request], Awaitable[Response]]) -> Response:
     await request.body()
     identity = await _identify(request)
+    db: Database | None = request.app.state.db
+    if db is None:
+        raise ConnectionError("the database has not answered yet")
     if request.method in ("GET", "HEAD"):
-        async with request.app.state.db.acquire() as connection:
+        async with reading(db) as connection:
             return await _answer(request, run, identity, connection)
-    async with transaction(request.app.state.db) as tx:
+    async with transaction(db) as tx:
         response = await _once(request, run, identity, tx)
     outbox.nudge()
     return response
@@ -241,7 +258,8 @@ def add_problems(app: FastAPI) -> None:
     async def refused(_: Request, refusal: Refusal) -> Response:
         headers = {"www-authenticate": "Bearer"} if refusal.status == 401 else None
         details = {name: value for name, value in refusal.details.items() if isinstance(value, int | str | bool | list)}
-        return problem_response(refusal.status, refusal.code, str(refusal), headers=headers, **details)
+        more = {name: value for name, value in details.items() if name not in _MEMBERS}
+        return problem_response(refusal.status, refusal.code, str(refusal), headers=headers, **more)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, wrong: RequestValidationError) -> Response:
@@ -292,7 +310,8 @@ def problem_response(
         "detail": detail,
         "code": code,
     }
-    return JSONResponse(body, status, headers=headers, media_type=PROBLEM)
+    # Half of a surrogate pair, which JSON can say and UTF-8 cannot, stays escaped.
+    return Response(json.dumps(body, default=str), status, headers=headers, media_type=PROBLEM)
 
 
 class BodyLimit:
