@@ -185,6 +185,21 @@ def test_the_glossary_is_in_alphabetical_order_and_names_nothing_twice() -> None
     assert words == sorted(set(words), key=str.lower)
 
 
+def test_every_name_in_the_glossary_is_in_the_code() -> None:
+    folders = ("libs", "services", "deploy")
+    files = [
+        file for folder in folders for kind in ("py", "sql", "toml") for file in (ROOT / folder).rglob(f"*.{kind}")
+    ]
+    words = set(re.findall(r"\w+", "\n".join(file.read_text(encoding="utf-8") for file in files)))
+    words |= {part for file in files for part in (*file.relative_to(ROOT).parts, file.stem)}
+    rows = re.findall(r"^\| [^|]+ \| [^|]+ \| ([^|]+) \|$", _prose(ROOT / "docs/glossary.md"), flags=re.MULTILINE)
+    names = [
+        part for row in rows for name in re.findall(r"`([^`]+)`", row) for part in re.findall(r"[A-Za-z]\w+", name)
+    ]
+    assert len(names) > 60
+    assert not [name for name in names if name not in words | {"json"}]
+
+
 async def test_the_statements_of_the_runbooks_do_what_they_say(backends: Backends) -> None:
     statements = [sql for path in sorted((ROOT / "docs/runbooks").glob("*.md")) for sql in _blocks(path, "sql")]
     columns = "topic, key, value, raw_headers"
