@@ -178,6 +178,7 @@ class Demo:
     async def _awards(self, http: httpx.AsyncClient) -> dict[str, Person]:
         outcome = self.outcome
         access_manager = await sign_in(http, self._factory, "access-manager")
+        await story.wait_for_partitions(access_manager)
         pis: dict[str, Person] = {}
 
         async def award(firm: story.Venture) -> None:

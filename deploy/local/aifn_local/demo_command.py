@@ -38,7 +38,11 @@ def demo(
     try:
         chosen = choose(trace, generate=generate, jobs=jobs, seed=seed)
         good = run(chosen, console, seed=seed, factor=factor, keep=keep)
-    except (StackError, workload.BadTrace, Refused) as wrong:
+    except (StackError, workload.BadTrace, Refused, ExceptionGroup) as wrong:
+        while isinstance(wrong, ExceptionGroup):
+            wrong = wrong.exceptions[0]
+        if not isinstance(wrong, StackError | workload.BadTrace | Refused):
+            raise wrong from None
         typer.echo(f"aifn: {wrong}", err=True)
         raise typer.Exit(1) from None
     raise typer.Exit(0 if good else 1)

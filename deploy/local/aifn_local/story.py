@@ -11,7 +11,8 @@ from typing import Any
 
 from aifn_common import clock
 
-from aifn_local.people import Person, Refused
+from aifn_local.errors import StackError
+from aifn_local.people import PATIENCE_SECONDS, Person, Refused
 from aifn_local.workload import TraceJob, requested_walltime
 
 LONGEST_WALLTIME_SECONDS = 48 * 3600
@@ -128,6 +129,20 @@ def application_of(venture: Venture) -> dict[str, Any]:
         "months": 2,
         "statements": {"civilian_use": True, "ai_act_compliance": True},
     }
+
+
+async def wait_for_partitions(person: Person) -> None:
+    """Wait until the scheduler knows the passports of the partitions, and what is in service."""
+    wanted = {one.name for one in (*PARTITIONS, CPU_PARTITION)}
+    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+    while True:
+        known = await person.pages("scheduler", "/v1/partitions")
+        missing = wanted - {one["partition_id"] for one in known if one["observed_at"]}
+        if not missing:
+            return
+        if asyncio.get_running_loop().time() > deadline:
+            raise StackError(f"the scheduler heard nothing of {', '.join(sorted(missing))}")
+        await asyncio.sleep(0.1)
 
 
 async def get_award(venture: Venture, pi: Person, access_manager: Person) -> None:
