@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 from typer.core import TyperGroup
-from typer.main import get_command
+from typer.main import get_command, get_group
 from typer.models import DefaultPlaceholder
 
 from aifn_client.screen import note
@@ -48,8 +48,9 @@ def command_of(entry: EntryPoint) -> Any:
     """The command of a plug-in; None, with a line on stderr, if it is broken."""
     try:
         value = entry.load()
-        command = get_command(value if isinstance(value, typer.Typer) else _alone(value))
-    except Exception as fault:
+        # get_command would turn a group of one command into that command.
+        command = get_group(value) if isinstance(value, typer.Typer) else get_command(_alone(value))
+    except (Exception, SystemExit) as fault:
         why = " ".join(str(fault).split())
         note(f"aifn: the plug-in {entry.name!r} ({entry.value}) is broken: {type(fault).__name__}: {why}")
         return None

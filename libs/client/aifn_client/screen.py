@@ -22,6 +22,8 @@ from aifn_client.models import View
 V = TypeVar("V", bound=View)
 WIDE = 100
 ROWS = 100
+_GAP = 2
+_NARROWEST = 8
 _COLOURS = {
     "refused": "red", "failed": "red", "rejected": "red", "timeout": "red", "node_fail": "red", "out_of_memory": "red",
     "queued": "yellow", "placed": "yellow", "dispatched": "yellow", "pending": "yellow", "eligible": "yellow",
@@ -36,13 +38,18 @@ All = Annotated[bool, typer.Option("--all", help="Show all, however many there a
 
 @dataclass(frozen=True)
 class Column(Generic[V]):
-    """One column of a table: how a row fills it, and whether it needs a wide screen or the right edge."""
+    """One column of a table: how a row fills it, and whether it needs a wide screen, or stays in one piece."""
 
     heading: str
     value: Callable[[V], object]
     wide: bool = False
     right: bool = False
     whole: bool = False
+
+    @property
+    def unbroken(self) -> bool:
+        """Whether its values are one word each: names, and numbers, which stand at the right edge."""
+        return self.whole or self.right
 
 
 @contextmanager
@@ -119,16 +126,23 @@ def print_table(views: Iterable[V], columns: Sequence[Column[V]], *, title: str 
     """A table; columns for wide screens are left out on narrow ones. Long words are folded, none is cut off."""
     console = _console()
     kept = [column for column in columns if console.width >= WIDE or not column.wide]
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    rows = [[_cell(column.value(view)) for column in kept] for view in views]
+    longest = [max(len(column.heading), *(len(row[place].plain) for row in rows)) for place, column in enumerate(kept)]
+    # Rich crops a column that must not wrap once there is no room for it: then everything may wrap.
+    needed = sum(
+        length if column.unbroken else min(length, _NARROWEST) for column, length in zip(kept, longest, strict=True)
+    )
+    roomy = needed + _GAP * (len(kept) - 1) <= console.width
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for column in kept:
         table.add_column(
             column.heading,
             justify="right" if column.right else "left",
             overflow="fold",
-            no_wrap=column.whole,
+            no_wrap=roomy and column.unbroken,
         )
-    for view in views:
-        table.add_row(*(_cell(column.value(view)) for column in kept))
+    for row in rows:
+        table.add_row(*row)
     if title:
         console.print(Text(f"\n{title}", style="bold underline"))
     console.print(table)

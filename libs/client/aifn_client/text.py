@@ -102,6 +102,15 @@ def product(count: int | None, *words: str | None) -> str:
     return f"{count} × {what}" if count else what
 
 
+def count(number: int, word: str) -> str:
+    """So many things.
+
+    >>> count(1, "node"), count(2, "node")
+    ('1 node', '2 nodes')
+    """
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
 def ratio(part: int | None, whole: int | None) -> str:
     """Part of a whole.
 

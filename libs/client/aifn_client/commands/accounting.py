@@ -52,7 +52,7 @@ def hours(allocation: Allocation) -> tuple[str, str, str, str, str, str]:
 
 
 _BALANCES = (
-    Column[Allocation]("allocation", lambda one: one.allocation_id),
+    Column[Allocation]("allocation", lambda one: one.allocation_id, whole=True),
     Column[Allocation]("on", lambda one: one.partition_id),
     Column[Allocation]("in", lambda one: hours(one)[0]),
     Column[Allocation]("granted", lambda one: hours(one)[1], right=True),
@@ -60,7 +60,7 @@ _BALANCES = (
     Column[Allocation]("held", lambda one: hours(one)[3], right=True),
     Column[Allocation]("charged", lambda one: hours(one)[4], right=True),
     Column[Allocation]("overrun", lambda one: hours(one)[5], right=True, wide=True),
-    Column[Allocation]("until", lambda one: one.ends_at.astimezone().date().isoformat()),
+    Column[Allocation]("until", lambda one: one.ends_at.astimezone().date(), wide=True),
 )
 _STATEMENT = (
     Column[Transfer]("no.", lambda one: one.transfer_id, right=True),

@@ -30,7 +30,7 @@ jobs = typer.Typer(name="job", help="Jobs: queue them, follow them, ask why they
 
 def _size(job: Job) -> str:
     sizes = ((job.devices, "device"), (job.cores, "core"), (job.nodes_wanted, "node"))
-    return ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in sizes if count is not None)
+    return ", ".join(text.count(number, word) for number, word in sizes if number is not None)
 
 
 def _state(job: Job) -> str:
@@ -39,11 +39,11 @@ def _state(job: Job) -> str:
 
 _JOBS = (
     Column[Job]("job", lambda one: one.job_id, whole=True),
-    Column[Job]("project", lambda one: one.project_id),
+    Column[Job]("project", lambda one: one.project_id, whole=True),
     Column[Job]("name", lambda one: one.name, wide=True),
     Column[Job]("on", lambda one: one.partition_id or one.wanted_partition_id),
     Column[Job]("size", _size),
-    Column[Job]("walltime", lambda one: text.stretch(one.walltime_seconds), right=True),
+    Column[Job]("walltime", lambda one: text.stretch(one.walltime_seconds), right=True, wide=True),
     Column[Job]("state", _state),
     Column[Job]("submitted", lambda one: one.submitted_at, wide=True),
 )
@@ -185,7 +185,7 @@ def _show(one: Job, *, as_json: bool) -> None:
         ("wants", f"{_size(one)} for {text.stretch(one.walltime_seconds)}"),
         ("stack", one.software_stack),
         ("on", one.partition_id or one.wanted_partition_id),
-        ("takes", one.nodes and f"{one.nodes} nodes, {one.slices} slices"),
+        ("takes", one.nodes and f"{text.count(one.nodes, 'node')}, {text.count(one.slices or 0, 'slice')}"),
         ("holds at most", one.amount and f"{one.amount} slice-seconds of {one.resource}"),
         ("submitted", f"{text.moment(one.submitted_at)} by {one.submitted_by}"),
         ("planned", one.planned_start if one.state == "queued" else None),
