@@ -92,7 +92,7 @@ async def charge_usage(
     rejected += await _conflicting(tx, intake)
     rejected = await _name_unknown_projects(tx, rejected)
     names = Pseudonyms(settings.pseudonym_key.get_secret_value())
-    await usage_store.add_records(tx, [_record_row(number, event, names, now) for number, event in intake.new.items()])
+    await usage_store.add_records(tx, [record_row(number, event, names, now) for number, event in intake.new.items()])
     for number, before in intake.effective():
         charging.charge(number, intake.new[number], payers[number], before)
     released = await _release_complete(tx, charging, {event.job_id for event in intake.new.values()})
@@ -184,7 +184,8 @@ async def _release_complete(
     return [(hold, charging.release(hold)) for hold in over if may_release(hold, segments.get(hold.job_id, 0))]
 
 
-def _record_row(number: int, event: UsageReported, names: Pseudonyms, now: datetime) -> tuple[object, ...]:
+def record_row(number: int, event: UsageReported, names: Pseudonyms, now: datetime) -> tuple[object, ...]:
+    """A usage record as a row of its table."""
     return (
         number,
         event.machine_id,

@@ -96,8 +96,7 @@ class Balance(NamedTuple):
         return max(self.charged + self.held - self.granted, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Allocation:
+class Allocation(NamedTuple):
     """An amount of one resource granted to a project for some time."""
 
     number: int

@@ -164,7 +164,7 @@ SELECT id, target, resource, amount FROM ledger_transfer;
 -- How an amount that was reported becomes an amount that is charged: times numerator, divided by denominator, rounded
 -- up. `resource` is one resource, or `*` for those that have no card of their own.
 CREATE TABLE rate_card (
-    id          text NOT NULL,
+    id          text NOT NULL CHECK (id ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
     resource    text NOT NULL,
     numerator   int NOT NULL CHECK (numerator >= 0),
     denominator int NOT NULL CHECK (denominator > 0),

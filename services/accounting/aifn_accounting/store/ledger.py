@@ -258,10 +258,15 @@ async def lock_allocations(
 
 
 def _allocation(row: Row) -> Allocation:
-    number, identifier, project_id, resource, starts_at, ends_at, granted, held, charged, *accounts = row.values()
-    own: dict[Role, int] = dict(zip(OWN_ROLES, accounts, strict=True))
-    balance = Balance(granted, held, charged)
-    return Allocation(number, identifier, project_id, resource, starts_at, ends_at, own, balance)
+    number, identifier, project_id, resource, starts_at, ends_at, granted, held, charged, *accounts = row
+    own = _own_accounts(*accounts)
+    return Allocation(
+        number, identifier, project_id, resource, starts_at, ends_at, own, Balance(granted, held, charged)
+    )
+
+
+def _own_accounts(available: int, held: int, consumed: int, overrun: int) -> dict[Role, int]:
+    return {"available": available, "held": held, "consumed": consumed, "overrun": overrun}
 
 
 async def get_budget(tx: Transaction, job_id: JobId) -> Budget | None:
