@@ -100,14 +100,14 @@ async def _ledger(tables: Tables) -> list[Check]:
     drift = await tables.rows(
         "accounting",
         """
-        SELECT a.id FROM allocation a
-        WHERE (a.available, a.held, a.charged, -a.overrun) IS DISTINCT FROM (
-            SELECT coalesce(sum(amount) FILTER (WHERE account_id = a.available_account), 0),
-                   coalesce(sum(amount) FILTER (WHERE account_id = a.held_account), 0),
-                   coalesce(sum(amount) FILTER (WHERE account_id = a.consumed_account), 0),
-                   coalesce(sum(amount) FILTER (WHERE account_id = a.overrun_account), 0)
+        SELECT a.id FROM allocation a, LATERAL (
+            SELECT coalesce(sum(amount) FILTER (WHERE account_id = a.available_account), 0) AS available,
+                   coalesce(sum(amount) FILTER (WHERE account_id = a.held_account), 0) AS held,
+                   coalesce(sum(amount) FILTER (WHERE account_id = a.consumed_account), 0) AS charged,
+                   coalesce(sum(amount) FILTER (WHERE account_id = a.overrun_account), 0) AS overrun
             FROM posting
-            WHERE account_id IN (a.available_account, a.held_account, a.consumed_account, a.overrun_account))
+            WHERE account_id IN (a.available_account, a.held_account, a.consumed_account, a.overrun_account)) p
+        WHERE (a.available, a.held, a.charged, -a.overrun) <> (p.available, p.held, p.charged, p.overrun)
            OR a.granted <> a.available + a.held + a.charged - a.overrun OR a.available < 0""",
     )
     held = await tables.value("accounting", "SELECT coalesce(sum(held), 0) FROM allocation")

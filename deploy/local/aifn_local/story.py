@@ -35,11 +35,11 @@ class Partition:
 
 
 PARTITIONS = (
-    Partition("lumi", "lumi-g", 8, 4, 20),
+    Partition("lumi", "lumi-g", 8, 4, 36),
     Partition("marenostrum5", "mn5-acc", 4, 4, 20),
     Partition("leonardo", "leonardo-booster", 4, 4, 14),
 )
-CPU_PARTITION = Partition("lumi", "lumi-c", 0, 0, 12)
+CPU_PARTITION = Partition("lumi", "lumi-c", 0, 0, 4)
 
 
 @dataclass(frozen=True)

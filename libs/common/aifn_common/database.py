@@ -74,12 +74,19 @@ async def reading(db: Database) -> AsyncIterator[Transaction]:
             yield connection
 
 
+def _is_gone(connection: Transaction) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool has taken a broken connection back already
+        return True
+
+
 @contextmanager
 def _losses_named(connection: Transaction) -> Iterator[None]:
     try:
         yield
     except asyncpg.InterfaceError as fault:
         # The client words a lost connection like a misuse of its own interface; only the first may be retried.
-        if connection.is_closed():
+        if _is_gone(connection):
             raise ConnectionResetError("the connection to the database was lost") from fault
         raise

@@ -10,12 +10,14 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, cast
 
 from aifn_events.base import Event
 from aifn_events.cloudevents import MalformedEvent, parse
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faststream import AckPolicy, Context
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
@@ -40,6 +42,7 @@ PAUSES_SECONDS = (0.2, 1.0)
 LONGEST_PAUSE_SECONDS = 10.0
 SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_MS = 2_000
+COMMIT_SECONDS = 0.25
 
 
 class Stopping(Exception):
@@ -113,6 +116,51 @@ class Subscriptions:
         return f"{self.service}-{kind.topic.removeprefix('aifn-')}"
 
 
+class Handled:
+    """How far one consumer has handled its partitions, and commits that a moment later, many messages at once.
+
+    A commit for each message costs more than the rest of its way. What a crash leaves uncommitted comes again, and
+    the inbox knows it.
+    """
+
+    def __init__(self) -> None:
+        self._consumer: Any = None
+        self._next: dict[TopicPartition, int] = {}
+
+    def note(self, consumer: Any, record: Record) -> None:
+        """A message has been handled or set aside."""
+        self._consumer = consumer
+        self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
+
+    async def commit(self) -> None:
+        """Commit what was noted since. A group that has moved on is no fault: its new member hears those again."""
+        noted, self._next = self._next, {}
+        if not noted:
+            return
+        try:
+            await self._consumer.commit(noted)
+        except (CommitFailedError, IllegalStateError):
+            log.info("partitions moved before their offsets were committed")
+        except KafkaError:
+            self._next = noted | self._next
+            raise
+
+
+class _NotedAck:
+    """Stands for the consumer of one message: an acknowledgement is noted, a refusal rewinds as ever."""
+
+    def __init__(self, consumer: Any, record: Record, handled: Handled) -> None:
+        self._consumer = consumer
+        self._record = record
+        self._handled = handled
+
+    async def commit(self) -> None:
+        self._handled.note(self._consumer, self._record)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._consumer.seek(partition=partition, offset=offset)
+
+
 @dataclass
 class Hearing:
     """How one process is getting on with what it hears; shared by its subscriptions and its health probes."""
@@ -124,6 +172,30 @@ class Hearing:
     handled: dict[str, int] = field(default_factory=dict)
     busy_since: dict[str, float] = field(default_factory=dict)
     joined: set[str] = field(default_factory=set)
+    _offsets: dict[str, Handled] = field(default_factory=dict)
+
+    def offsets(self, group: str) -> Handled:
+        """How far a group's consumer has come."""
+        return self._offsets.setdefault(group, Handled())
+
+    async def commit(self) -> None:
+        """Commit how far every consumer has come. Raises KafkaError while the broker is away."""
+        for handled in list(self._offsets.values()):
+            await handled.commit()
+
+    async def commit_now_and_then(self) -> None:
+        """The same for ever, every `COMMIT_SECONDS`."""
+        while True:
+            await asyncio.sleep(COMMIT_SECONDS)
+            try:
+                await self.commit()
+            except KafkaError as fault:
+                log.warning("offsets are committed later: %r", fault)
+
+    async def at_rest(self) -> None:
+        """Wait until nothing is being handled."""
+        while self.busy_since:  # noqa: ASYNC110 - its readers are many, its writers few and fast
+            await asyncio.sleep(0.02)
 
     def stopped_by_dead_letters(self) -> list[str]:
         """Groups that heard so many hopeless messages in a row that a person must look."""
@@ -175,9 +247,11 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
         self._group = group
         self._hearing = hearing
 
-    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:  # noqa: ARG002
-        """A rebalance begins."""
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:  # noqa: ARG002
+        """A rebalance begins: what was handled is committed while the partitions are still ours."""
         self._hearing.joined.discard(self._group)
+        with suppress(KafkaError):
+            await self._hearing.offsets(self._group).commit()
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:  # noqa: ARG002
         """A rebalance has ended."""
@@ -215,15 +289,19 @@ def make_broker(hears: Subscriptions, hearing: Hearing) -> KafkaBroker:
             listener=Membership(one.group, hearing),
             title=one.kind.__name__,
         )
-        subscriber(_receiver(one, hearing), parser=_without_headers, decoder=_as_it_came)
+        subscriber(_receiver(one, hearing), parser=_parser(hearing.offsets(one.group)), decoder=_as_it_came)
     return broker
 
 
-async def _without_headers(record: Record, original: Callable[[Record], Awaitable[KafkaMessage]]) -> KafkaMessage:
-    # FastStream decodes headers before anything of ours runs, skips the record when that fails, and obeys `reply_to`.
-    message = await original(_bare(record))
-    message.raw_message = record
-    return message
+def _parser(handled: Handled) -> Callable[..., Awaitable[KafkaMessage]]:
+    async def without_headers(record: Record, original: Callable[[Record], Awaitable[KafkaMessage]]) -> KafkaMessage:
+        # FastStream decodes headers before anything of ours runs, skips the record if that fails, obeys `reply_to`.
+        message = await original(_bare(record))
+        message.raw_message = record
+        message.consumer = cast(Any, _NotedAck(message.consumer, record, handled))
+        return message
+
+    return without_headers
 
 
 def _bare(record: Record) -> Record:
@@ -240,6 +318,8 @@ def _receiver(one: Subscription[Any], hearing: Hearing) -> Callable[[Any], Await
     wanted = {name: values[name] for name in inspect.signature(one.handler).parameters if name in values}
 
     async def receive(record: Any) -> None:
+        if hearing.stopping.is_set():
+            raise Stopping
         await hearing.wait_if_stopped(one.group)
         await _receive(one, hearing, record, wanted)
 

@@ -1,6 +1,7 @@
 """Bearer tokens: who signed them, for whom, until when. Source: RFC 9068 and RFC 8725."""
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +39,8 @@ class TokenValidator:
         self._audience = audience
         self._http = http
         self._keys: KeySet | None = None
-        self._fetched = 0.0
-        self._tried = 0.0
+        self._fetched = -math.inf
+        self._tried = -math.inf
         self._lock = asyncio.Lock()
 
     async def identify(self, token: str) -> Identity:
@@ -90,8 +91,11 @@ class TokenValidator:
         fresh = self._keys is not None and now - self._fetched < FRESH_SECONDS
         if self._keys is not None and ((fresh and not renew) or now - self._tried < COOL_DOWN_SECONDS):
             return self._keys
+        if self._keys is None and now - self._tried < min(1, COOL_DOWN_SECONDS):
+            raise Unauthenticated("the identity provider cannot be reached: try again later")
         async with self._lock:
-            if self._keys is None or self._tried < now:
+            # Whoever waited here while another asked takes what that one got.
+            if self._tried < now:
                 self._tried = time.monotonic()
                 await self._fetch()
         if self._keys is None:

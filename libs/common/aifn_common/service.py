@@ -152,6 +152,7 @@ class Worker:
             "hear": lambda: self._hear(hearing, db),
             "lead": lambda: self._lead(hearing, db),
             "watch": self.watch.run,
+            "commit": hearing.commit_now_and_then,
         }
         self._tasks = [asyncio.create_task(_keep_at(name, one), name=name) for name, one in work.items()]
 
@@ -186,6 +187,10 @@ class Worker:
         except Exception as fault:
             log.warning("waiting for the broker: %r", fault)
         finally:
+            with suppress(Exception):
+                async with asyncio.timeout(self._settings.graceful_seconds):
+                    await hearing.at_rest()
+                    await hearing.commit()
             # A broker that is away would keep `stop` for ever.
             with suppress(Exception):
                 async with asyncio.timeout(STOP_SECONDS):

@@ -220,7 +220,8 @@ def _cursor_out(text: str) -> str:
 
 def _cursor_in(cursor: str) -> str:
     try:
-        return base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)).decode()
+        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise Invalid("`after` is not a cursor that a page of this list gave") from None
 
