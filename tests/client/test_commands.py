@@ -175,7 +175,7 @@ def test_filters_reach_the_service(services: Services, aifn: Run) -> None:
 REFUSALS = [
     (problem(401, "unauthenticated", "the token is over"), 1, "[unauthenticated]", "aifn login --as pi"),
     (problem(403, "forbidden", "job.read is not yours"), 1, "[forbidden]", "aifn whoami"),
-    (problem(404, "not_found", "no machine lumo"), 1, "[not_found]", "`aifn machine list`"),
+    (problem(404, "not_found", "no machine lumo"), 1, "no machine lumo [not_found]", "`aifn machine list`"),
     (problem(422, "invalid", "machine_id: wrong"), 1, "[invalid]", ""),
     (problem(500, "fault", "this is our fault"), 3, "our fault", "try again"),
 ]

@@ -239,7 +239,7 @@ def _refusal(service: str, answer: httpx.Response) -> Problem | Unreachable:
 
 
 _ADVICE = {
-    401: sign_in_again(),
+    401: f"{sign_in_again()}, or set AIFN_TOKEN to a fresh one",
     403: "`aifn whoami` shows who you are; another role may be allowed to",
     429: "try again in a while",
 }

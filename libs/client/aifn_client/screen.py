@@ -75,7 +75,7 @@ def saying_errors(context: typer.Context) -> Iterator[None]:
 def say(error: ClientError, *, or_else: str = "") -> None:
     """An error on stderr, with its code and what to do about it."""
     code = f" [{error.code}]" if isinstance(error, Problem) else ""
-    note(f"aifn: {_one_line(str(error))}{_one_line(code)}")
+    note(f"aifn: {_one_line(f'{error}{code}')}")
     advice = error.advice or or_else
     if advice:
         note(f"      {_one_line(advice)}")
