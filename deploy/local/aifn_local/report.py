@@ -126,12 +126,13 @@ def _moment(job: Mapping[str, Any], name: str) -> datetime:
 def _knowledge(outcome: Outcome, console: Console) -> None:
     _heading(console, "Access, data and skills")
     failed = [finding for finding in outcome.university["findings"] if not finding["passed"]]
-    lines = [f"A university asked for Playground and was refused: {failed[0]['because']} ({failed[0]['source'].split(';')[0]})."]
+    source = failed[0]["source"].split(";")[0]
+    lines = [f"A university asked for Playground and was refused: {failed[0]['because']} ({source})."]
     for answer in outcome.access:
         by = "a data steward" if answer["decided_by"] == "steward" else "rule"
         lines.append(f"Dataset {answer['dataset_id']}: {answer['state']} to {answer['project_id']} by {by}.")
     courses = Counter(one["course_id"] for one in outcome.suggestions)
-    lines += [f"Course {course} suggested to {count} project{'s' if count > 1 else ''}." for course, count in courses.items()]
+    lines += [f"Course {course} suggested {count} time{'s' if count > 1 else ''}." for course, count in courses.items()]
     rocm = next((one for one in outcome.suggestions if one["course_id"] == "rocm-porting"), None)
     if rocm:
         lines.append(f"For example to {rocm['project_id']}: {rocm['because']} (cause: {rocm['cause']['topic']}).")

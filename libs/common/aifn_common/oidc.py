@@ -23,6 +23,13 @@ COOL_DOWN_SECONDS = 5
 MAX_TOKEN_BYTES = 16_384
 
 
+class IssuerAway(Unauthenticated):
+    """The token may be good; who could tell does not answer."""
+
+    code = "issuer_away"
+    status = 503
+
+
 @dataclass(frozen=True)
 class Identity:
     """A recognised person or service: the subject and the roles its token speaks of."""
@@ -91,15 +98,16 @@ class TokenValidator:
         fresh = self._keys is not None and now - self._fetched < FRESH_SECONDS
         if self._keys is not None and ((fresh and not renew) or now - self._tried < COOL_DOWN_SECONDS):
             return self._keys
-        if self._keys is None and now - self._tried < min(1, COOL_DOWN_SECONDS):
-            raise Unauthenticated("the identity provider cannot be reached: try again later")
+        asked_just_now = now - self._tried < min(1, COOL_DOWN_SECONDS) and not self._lock.locked()
+        if self._keys is None and asked_just_now:
+            raise IssuerAway("the identity provider cannot be reached: try again later")
         async with self._lock:
             # Whoever waited here while another asked takes what that one got.
             if self._tried < now:
                 self._tried = time.monotonic()
                 await self._fetch()
         if self._keys is None:
-            raise Unauthenticated("the identity provider cannot be reached: try again later")
+            raise IssuerAway("the identity provider cannot be reached: try again later")
         return self._keys
 
     async def _fetch(self) -> None:
