@@ -75,7 +75,7 @@ async def charge_usage(
     plausible, rejected = _plausible(events, await usage_store.units_per_node(tx), now)
     if not plausible:
         return rejected
-    known = await usage_store.known_revisions(tx, list(plausible))
+    known = await usage_store.known_revisions(tx, plausible.keys())
     intake: Intake[UsageReported] = Intake(known, await usage_store.last_number(tx))
     charging, allocations = await _open_books(tx, [event for same in plausible.values() for event in same], known)
     payers = {}

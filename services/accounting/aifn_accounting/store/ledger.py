@@ -61,9 +61,10 @@ _CLOSE_JOB = """
 INSERT INTO job_budget (job_id, project_id, segments_expected, outcome, closed_at) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (job_id) DO UPDATE
 SET segments_expected = EXCLUDED.segments_expected, outcome = EXCLUDED.outcome, closed_at = EXCLUDED.closed_at"""
-_PUT_HOLDS = """
-UPDATE job_budget b SET drawn = n.drawn, released_at = CASE WHEN n.released THEN coalesce(b.released_at, $4) END
-FROM unnest($1::text[], $2::bigint[], $3::boolean[]) AS n (job_id, drawn, released) WHERE b.job_id = n.job_id"""
+_PUT_DRAWN = """
+UPDATE job_budget b SET drawn = n.drawn FROM unnest($1::text[], $2::bigint[]) AS n (job_id, drawn)
+WHERE b.job_id = n.job_id"""
+_RELEASED = "UPDATE job_budget SET released_at = $2 WHERE job_id = ANY($1::text[]) AND released_at IS NULL"
 
 _PUT_BALANCES = """
 UPDATE allocation a SET granted = n.granted, held = n.held, charged = n.charged, available = n.available,
@@ -292,7 +293,10 @@ async def put_holds(tx: Transaction, holds: Iterable[Hold], at: datetime) -> Non
     """Remember what usage took from holds, and which of them are released."""
     some = list(holds)
     if some:
-        await tx.execute(_PUT_HOLDS, [h.job_id for h in some], [h.drawn for h in some], [h.released for h in some], at)
+        await tx.execute(_PUT_DRAWN, [hold.job_id for hold in some], [hold.drawn for hold in some])
+    released = [hold.job_id for hold in some if hold.released]
+    if released:
+        await tx.execute(_RELEASED, released, at)
 
 
 async def close_job(

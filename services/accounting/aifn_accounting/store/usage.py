@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -17,15 +17,10 @@ from aifn_accounting.domain.usage import Charge, Identity, RateCard, Statement
 # another project can never meet the record itself in another transaction.
 _LOCK_USAGE = "SELECT pg_advisory_xact_lock(7075616765)"
 _LAST_NUMBER = "SELECT coalesce(max(number), 0) FROM usage_record"
+# One list to send and mostly nothing to return; the same local job id of another time or segment is dropped here.
 _KNOWN = """
-SELECT i.position, u.number, u.revision
-FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::int[])
-    WITH ORDINALITY AS i (local_job_id, machine_id, submitted_at, segment, position)
-CROSS JOIN LATERAL (
-    SELECT number, revision FROM usage_record
-    WHERE (local_job_id, machine_id, submitted_at, segment) = (i.local_job_id, i.machine_id, i.submitted_at, i.segment)
-    OFFSET 0
-) u"""
+SELECT number, local_job_id, machine_id, submitted_at, segment, revision FROM usage_record
+WHERE local_job_id = ANY($1::text[]) AND machine_id = ANY($2::text[])"""
 _RECORD_COLUMNS = (
     "number",
     "machine_id",
@@ -107,11 +102,14 @@ async def last_number(tx: Transaction) -> int:
     return int(await tx.fetchval(_LAST_NUMBER))
 
 
-async def known_revisions(tx: Transaction, identities: Sequence[Identity]) -> dict[Identity, dict[int, int]]:
-    """Of these records: the numbers of the revisions that are stored."""
+async def known_revisions(tx: Transaction, identities: Collection[Identity]) -> dict[Identity, dict[int, int]]:
+    """Of these records: the numbers of the revisions that are stored, by identity and revision."""
     found: dict[Identity, dict[int, int]] = defaultdict(dict)
-    for position, number, revision in await tx.fetch(_KNOWN, *([one[i] for one in identities] for i in range(4))):
-        found[identities[position - 1]][revision] = number
+    jobs, machines = {one[0] for one in identities}, {one[1] for one in identities}
+    for number, *identity, revision in await tx.fetch(_KNOWN, list(jobs), list(machines)):
+        key: Identity = (identity[0], identity[1], identity[2], identity[3])
+        if key in identities:
+            found[key][revision] = number
     return found
 
 
