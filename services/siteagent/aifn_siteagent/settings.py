@@ -14,6 +14,7 @@ class SiteAgentSettings(ServiceSettings):
     machine: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="the machine this agent speaks for", examples=["lumi"]
     )
+
     @property
     def member(self) -> str:
         """Every agent hears all jobs and takes its own machine's."""
