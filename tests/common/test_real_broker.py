@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from aifn_common.database import Database
 from aifn_common.health import Watch
+from aifn_common.kafka import COMMIT_SECONDS
 from aifn_common.outbox import waiting
 from aifn_common.service import Service, Worker
 from aifn_events.base import Event
 from aifn_events.placement import BudgetHeld, JobPlaced
 from aifn_events.usage import UsageCharged, UsageReported
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 
 from tests.support.kafka import message, producer, read_all, send
 from tests.support.settings import settings
@@ -171,8 +174,6 @@ async def test_a_message_larger_than_the_relay_can_send_does_not_block_the_outbo
     kafka: str, url: str, victim_db: Database
 ) -> None:
     """Compression lets a message through the broker's limit that is far larger once it has been unpacked."""
-    from aiokafka import AIOKafkaProducer
-
     async with worker(make_victim(), url, kafka):
         big = AIOKafkaProducer(bootstrap_servers=kafka, compression_type="gzip", max_request_size=50_000_000)
         await big.start()
@@ -331,9 +332,42 @@ async def test_many_subscriptions_start_together_and_probes_answer_before_they_h
         await until(lambda: joined(one, len(MANY)), seconds=30)
 
 
+async def test_an_offset_moves_on_when_its_message_is_handled_and_not_before(kafka: str, url: str) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        begun.set()
+        await go_on.wait()
+
+    service = make_victim(Behaviour({"waits": wait}))
+    group = next(one.group for one in service.hears.single)
+    async with worker(service, url, kafka):
+        await send(kafka, placed("first"), placed("waits"), placed("last"))
+        await begun.wait()
+        await until(lambda: _committed_is(kafka, group, 1))
+        await asyncio.sleep(3 * COMMIT_SECONDS)
+        assert await committed(kafka, group) == 1
+        go_on.set()
+        await until(lambda: _committed_is(kafka, group, 3))
+
+
+async def committed(kafka: str, group: str) -> int:
+    """How many messages of all partitions a group has done with, as the broker knows it."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        offsets = await admin.list_consumer_group_offsets(group)
+        return sum(max(0, one.offset) for one in offsets.values())
+    finally:
+        await admin.close()
+
+
+async def _committed_is(kafka: str, group: str, count: int) -> bool:
+    return await committed(kafka, group) == count
+
+
 async def test_no_topic_is_ever_made_by_itself(kafka: str, url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "aiokafka")
-    from aiokafka.admin import AIOKafkaAdminClient
 
     class Unknown(JobPlaced):
         topic = "aifn-unknown-to-all-v1"

@@ -33,7 +33,7 @@ class Progress:
     lag: int = 0
     handled: int = 0
     member: bool = False
-    moved_at: float = field(default_factory=time.monotonic)
+    moved_at: float = field(default_factory=lambda: time.monotonic())
 
 
 class Watch:

@@ -179,9 +179,12 @@ class Hearing:
         return self._offsets.setdefault(group, Handled())
 
     async def commit(self) -> None:
-        """Commit how far every consumer has come. Raises KafkaError while the broker is away."""
-        for handled in list(self._offsets.values()):
-            await handled.commit()
+        """Commit how far every consumer has come. Raises KafkaError while a part of the broker is away."""
+        # Together: a group whose coordinator is away keeps no other from committing.
+        done = await asyncio.gather(*(one.commit() for one in self._offsets.values()), return_exceptions=True)
+        for fault in done:
+            if isinstance(fault, BaseException):
+                raise fault
 
     async def commit_now_and_then(self) -> None:
         """The same for ever, every `COMMIT_SECONDS`."""
@@ -319,6 +322,7 @@ def _receiver(one: Subscription[Any], hearing: Hearing) -> Callable[[Any], Await
 
     async def receive(record: Any) -> None:
         if hearing.stopping.is_set():
+            await asyncio.sleep(0.2)  # it comes again at once, until the subscription has stopped
             raise Stopping
         await hearing.wait_if_stopped(one.group)
         await _receive(one, hearing, record, wanted)
