@@ -91,4 +91,5 @@ async def test_killing_every_process_in_turn_loses_and_doubles_nothing(
     assert failures(outcome) == []
     assert set(outcome.restarts) >= set(killed)
     assert len(killed) == 14
+    assert outcome.refused_at_submission == {}
     assert len(outcome.jobs) == 250

@@ -11,6 +11,7 @@ from aifn_local.errors import StackError
 from aifn_local.factory import Factory
 
 PATIENCE_SECONDS = 120.0
+TOKEN_PATIENCE_SECONDS = 15.0
 
 
 class Refused(Exception):
@@ -23,13 +24,30 @@ class Refused(Exception):
 
 
 class Person:
-    """Somebody with a token. A service that is away is asked again, with the same Idempotency-Key."""
+    """Somebody who is signed in. A service that is away is asked again, with the same Idempotency-Key."""
 
-    def __init__(self, http: httpx.AsyncClient, factory: Factory, token: str, subject: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, factory: Factory, persona: str, subject: str) -> None:
         self._http = http
         self._factory = factory
-        self._token = token
+        self._persona = persona
+        self._token = ""
         self.subject = subject
+
+    async def sign_in(self) -> None:
+        """Get a fresh token. Raises StackError when the issuer stays away."""
+        form = {"persona": self._persona, "subject": self.subject}
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                answer = await self._http.post(f"{self._factory.issuer}/token", data=form)
+                answer.raise_for_status()
+            except httpx.HTTPError as fault:
+                if time.monotonic() > deadline:
+                    raise StackError(f"the issuer gives no token: {fault!r}") from None
+            else:
+                self._token = answer.json()["access_token"]
+                return
+            await asyncio.sleep(0.2)
 
     async def get(self, service: str, path: str, **query: Any) -> Any:
         """The answer to a question. Raises Refused."""
@@ -57,32 +75,34 @@ class Person:
             try:
                 return await self.get(service, path, **query)
             except Refused as refused:
-                if refused.status not in (403, 404) or time.monotonic() > deadline:
+                if refused.status not in (403, 404):
                     raise
-            if time.monotonic() > deadline:
-                raise StackError(f"{what} did not appear within {PATIENCE_SECONDS:.0f} s")
+                if time.monotonic() > deadline:
+                    raise StackError(f"{what} did not appear within {PATIENCE_SECONDS:.0f} s") from None
             await asyncio.sleep(0.05)
 
     async def _ask(self, method: str, service: str, path: str, **more: Any) -> Any:
-        headers = {"authorization": f"Bearer {self._token}", **more.pop("headers", {})}
+        own = more.pop("headers", {})
+        url = self._factory.url(service) + path
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                answer = await self._http.request(method, self._factory.url(service) + path, headers=headers, **more)
-            except httpx.TransportError as fault:
-                if time.monotonic() > deadline:
-                    raise StackError(f"{service} does not answer: {fault!r}") from None
-            else:
+                headers = {"authorization": f"Bearer {self._token}", **own}
+                answer = await self._http.request(method, url, headers=headers, **more)
                 if answer.status_code < 400:
                     return answer.json()
-                if answer.status_code not in (500, 503) or time.monotonic() > deadline:
+                if answer.status_code not in (401, 500, 503) or time.monotonic() > deadline:
                     raise Refused(answer.status_code, answer.json())
+                if answer.status_code == 401:
+                    await self.sign_in()
+            except httpx.HTTPError as fault:
+                if time.monotonic() > deadline:
+                    raise StackError(f"{service} does not answer: {fault!r}") from None
             await asyncio.sleep(0.2)
 
 
 async def sign_in(http: httpx.AsyncClient, factory: Factory, persona: str, subject: str | None = None) -> Person:
     """A person with a fresh token."""
-    form = {"persona": persona} | ({"subject": subject} if subject else {})
-    answer = await http.post(f"{factory.issuer}/token", data=form)
-    answer.raise_for_status()
-    return Person(http, factory, answer.json()["access_token"], subject or persona)
+    person = Person(http, factory, persona, subject)
+    await person.sign_in()
+    return person
