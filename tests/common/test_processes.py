@@ -162,9 +162,6 @@ async def test_a_relay_that_dies_between_sending_and_deleting_says_the_same_agai
         for event in events:
             await announce(tx, event)
 
-    class Dying(Relay):
-        """Sends, and dies before it deletes."""
-
     def relay(db: Database) -> Relay:
         return Relay(db, kafka=kafka, source="urn:aifn:lumi-aif:victim", poll_seconds=0.05)
 
