@@ -23,6 +23,7 @@ from aifn_common.batches import BatchReader
 from aifn_common.database import Database, connect, transaction
 from aifn_common.kafka import Hearing
 from aifn_common.migrations import migrate
+from aifn_common.service import calm_garbage_collection
 from aifn_common.topics import create_topics
 from aifn_events.cloudevents import headers_of
 from aifn_events.usage import UsageReported
@@ -57,6 +58,7 @@ FROM job_budget b JOIN allocation a ON a.number = b.allocation_number"""
 
 def run() -> list[Figure]:
     """Records a second, beside COPY and beside aiokafka."""
+    calm_garbage_collection()  # as every worker does
     with stack.running() as state:
         return uvloop.run(_measure(state.kafka_bootstrap, state.postgres_url))
 

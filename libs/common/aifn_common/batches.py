@@ -8,6 +8,7 @@ import inspect
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from aifn_events.base import Event
@@ -32,7 +33,21 @@ from aifn_common.kafka import (
 )
 
 log = logging.getLogger(__name__)
+READ_AT_ONCE = 250
 Hopeless = list[tuple[Record, Exception]]
+
+
+@dataclass
+class _Batch:
+    """What one look at Kafka brought: events with their records, what cannot be read, and the offsets after it."""
+
+    ends: dict[Any, int]
+    events: list[tuple[Event, Record]] = field(default_factory=list)
+    hopeless: Hopeless = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return len(self.events) + len(self.hopeless)
 
 
 class BatchReader:
@@ -89,37 +104,55 @@ class BatchReader:
         return consumer
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
-        while not self._hearing.stopping.is_set():
-            await self._hearing.wait_if_stopped(self._one.group)
-            polled = await consumer.getmany(timeout_ms=200, max_records=self._one.max_records)
-            records = [record for some in polled.values() for record in some]
-            if not records:
-                continue
-            self._hearing.busy_since[self._one.group] = time.monotonic()
-            try:
-                await self._handle(records)
-            finally:
-                self._hearing.busy_since.pop(self._one.group, None)
-            try:
-                await consumer.commit({tp: some[-1].offset + 1 for tp, some in polled.items()})
-            except (CommitFailedError, IllegalStateError):
-                # Partitions moved to another member meanwhile: it reads these again, and they change nothing.
-                log.info("%s lost partitions while it worked", self._one.group)
+        """Handle batch after batch; while the database works on one, the next is fetched and read."""
+        coming = asyncio.create_task(self._next(consumer))
+        try:
+            while not self._hearing.stopping.is_set():
+                batch = await coming
+                coming = asyncio.create_task(self._next(consumer))
+                if batch.size:
+                    await self._handle_and_commit(consumer, batch)
+        finally:
+            coming.cancel()
+            await asyncio.wait([coming])
 
-    async def _handle(self, records: list[Record]) -> None:
+    async def _next(self, consumer: AIOKafkaConsumer) -> "_Batch":
+        polled = await consumer.getmany(timeout_ms=200, max_records=self._one.max_records)
+        batch = _Batch({tp: some[-1].offset + 1 for tp, some in polled.items()})
+        records = [record for some in polled.values() for record in some]
+        for start in range(0, len(records), READ_AT_ONCE):
+            events, hopeless = read_events(self._one.kind, records[start : start + READ_AT_ONCE])
+            batch.events += events
+            batch.hopeless += hopeless
+            await asyncio.sleep(0)  # the database's answers for the batch before come in between
+        return batch
+
+    async def _handle_and_commit(self, consumer: AIOKafkaConsumer, batch: "_Batch") -> None:
+        await self._hearing.wait_if_stopped(self._one.group)
+        self._hearing.busy_since[self._one.group] = time.monotonic()
+        try:
+            await self._handle(batch)
+        finally:
+            self._hearing.busy_since.pop(self._one.group, None)
+        try:
+            await consumer.commit(batch.ends)
+        except (CommitFailedError, IllegalStateError):
+            # Partitions moved to another member meanwhile: it reads these again, and they change nothing.
+            log.info("%s lost partitions while it worked", self._one.group)
+
+    async def _handle(self, batch: "_Batch") -> None:
         began = time.perf_counter()
         before = self._hearing.dead_in_a_row.get(self._one.group, 0)
         topic = {"topic": self._one.kind.topic}
-        telemetry.metrics.received.add(len(records), topic)
-        events, hopeless = read_events(self._one.kind, records)
-        traces = [event.traceparent for event, _ in events[:256] if event.traceparent]
+        telemetry.metrics.received.add(batch.size, topic)
+        traces = [event.traceparent for event, _ in batch.events[:256] if event.traceparent]
         with telemetry.handling_batch(f"{self._one.group} handle batch", traces):
-            rejected = await self._patiently(events, hopeless)
+            rejected = await self._patiently(batch.events, batch.hopeless)
         outbox.nudge()
         telemetry.metrics.handling.record(time.perf_counter() - began, topic)
-        dead = len(hopeless) + rejected
-        if dead < len(records):
-            self._hearing.succeeded(self._one.group, len(records) - dead)
+        dead = len(batch.hopeless) + rejected
+        if dead < batch.size:
+            self._hearing.succeeded(self._one.group, batch.size - dead)
         else:
             self._hearing.dead_in_a_row[self._one.group] = before + dead
 

@@ -1,6 +1,7 @@
 """What all facts have in common: an identity and an origin, which travel beside the payload and not inside it."""
 
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,6 +48,7 @@ class Event(Payload):
     traceparent: SkipJsonSchema[str | None] = Field(default=None, exclude=True, max_length=64)
 
     @classmethod
+    @cache
     def type_name(cls) -> str:
         """The CloudEvents type, e.g. `eu.aifn.job-placed.v1` for the topic `aifn-job-placed-v1`."""
         fact, version = cls.topic.removeprefix("aifn-").rsplit("-", 1)

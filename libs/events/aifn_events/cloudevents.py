@@ -17,6 +17,7 @@ E = TypeVar("E", bound=Event)
 Headers = Iterable[tuple[str, bytes | None]]
 CONTENT_TYPE = "application/json"
 MAX_VALUE_BYTES = 1_048_576
+_OURS_TOO = ("content-type", "traceparent")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -51,23 +52,26 @@ def read_attributes(headers: Headers) -> dict[str, str]:
     """Decode headers; a null, repeated or undecodable `ce_` header is a MalformedEvent, a foreign one is left out."""
     found: dict[str, str] = {}
     for name, raw in headers:
-        ours = name.startswith("ce_") or name in ("content-type", "traceparent")
-        if not ours:
+        if not (name.startswith("ce_") or name in _OURS_TOO):
             continue
-        shown = _printable(name[:60])
         if raw is None:
-            raise MalformedEvent("header_null", f"header {shown} has no value")
+            raise MalformedEvent("header_null", f"header {_shown(name)} has no value")
         if name in found:
-            raise MalformedEvent("header_repeated", f"header {shown} stands twice")
+            raise MalformedEvent("header_repeated", f"header {_shown(name)} stands twice")
         try:
             text = raw.decode()
         except UnicodeDecodeError:
-            raise MalformedEvent("header_not_utf8", f"header {shown} is not UTF-8") from None
+            raise MalformedEvent("header_not_utf8", f"header {_shown(name)} is not UTF-8") from None
         # CloudEvents 1.0.2, section 2.4: a String has no control characters. PostgreSQL cannot keep a NUL at all.
-        if _CONTROL.search(text):
-            raise MalformedEvent("header_control", f"header {shown} has a control character")
+        # Nearly every text is printable, and that is quickly told.
+        if not text.isprintable() and _CONTROL.search(text):
+            raise MalformedEvent("header_control", f"header {_shown(name)} has a control character")
         found[name] = text
     return found
+
+
+def _shown(name: str) -> str:
+    return _printable(name[:60])
 
 
 def parse(kind: type[E], headers: Headers, value: bytes | None) -> E:
