@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from aifn_common import clock
 from aifn_common.clock import SimulatedClock
 
 from aifn_local import story
@@ -40,10 +39,11 @@ SITES = (
 
 @dataclass(frozen=True)
 class Workload:
-    """The jobs of a run, and in words where they come from."""
+    """The jobs of a run, in words where they come from, and what they ask for so many of."""
 
     jobs: Sequence[TraceJob]
     origin: str
+    unit: str = "processor"
 
 
 @dataclass
@@ -104,6 +104,7 @@ async def running_factory(stack: StackState, logs: Path, factor: int) -> AsyncIt
     now = datetime.now(UTC).replace(microsecond=0)
     factory.clock = SimulatedClock(epoch=now, started=now, factor=factor)
     await factory.prepare()
+    await _must_be_empty(Tables(factory.databases))
     fleet = Fleet(logs)
     watching: asyncio.Task[None] | None = None
     try:
@@ -116,6 +117,12 @@ async def running_factory(stack: StackState, logs: Path, factor: int) -> AsyncIt
         if watching is not None:
             watching.cancel()
         await asyncio.to_thread(fleet.stop)
+
+
+async def _must_be_empty(tables: Tables) -> None:
+    """Servers that were there before may hold another run, whose jobs would be counted with ours."""
+    if await tables.value("scheduler", "SELECT count(*) FROM application"):
+        raise StackError("the database server already holds a factory's data: give the demo an empty one")
 
 
 class Demo:
@@ -280,31 +287,37 @@ async def ledger_by_project(tables: Tables) -> list[Mapping[str, Any]]:
 def first_job_steps(outcome: Outcome) -> list[tuple[str, float]]:
     """From a complete Playground request to its first running job, step by step, in simulated seconds.
 
-    The firm whose first job started soonest after its application is shown.
+    The firm whose first job started soonest after its application is shown; no step if there is none.
     """
-    best: list[tuple[str, float]] = []
-    for firm in outcome.firms:
-        mine = [job for job in outcome.jobs if job["project_id"] == firm.project and job["started_at"]]
-        if firm.call != "aif-playground" or not mine:
-            continue
-        first = min(mine, key=lambda job: str(job["started_at"]))
-        award = firm.application["award"]
-        moments = [
-            ("", firm.application["submitted_at"]),
-            ("eligibility and award", award["awarded_at"]),
-            ("allocation opened, first job asked for", first["submitted_at"]),
-            ("placed", first["placed_at"]),
-            ("budget held, sent to its site", first["dispatched_at"]),
-            ("started by its batch system", first["started_at"]),
-        ]
-        times = [datetime.fromisoformat(str(moment)) for _, moment in moments]
-        steps = [
-            (name, (after - before).total_seconds())
-            for (name, _), before, after in zip(moments[1:], times[:-1], times[1:], strict=True)
-        ]
-        if not best or sum(took for _, took in steps) < sum(took for _, took in best):
-            best = steps
-    return best
+    journeys = [
+        _steps(firm, min(mine, key=lambda job: _moment(job["started_at"])))
+        for firm in outcome.firms
+        if firm.call == "aif-playground"
+        and (mine := [job for job in outcome.jobs if job["project_id"] == firm.project and job["started_at"]])
+    ]
+    return min(journeys, key=lambda steps: sum(took for _, took in steps), default=[])
+
+
+def _steps(firm: story.Venture, job: Mapping[str, Any]) -> list[tuple[str, float]]:
+    assert firm.opened_at is not None
+    moments = [
+        ("eligibility and award", firm.application["award"]["awarded_at"]),
+        ("allocation opened", firm.opened_at.isoformat()),
+        ("first job asked for (demo's pace)", job["submitted_at"]),
+        ("placed", job["placed_at"]),
+        ("budget held, sent to its site", job["dispatched_at"]),
+        ("started by its batch system", job["started_at"]),
+    ]
+    steps, before = [], _moment(firm.application["submitted_at"])
+    for name, text in moments:
+        after = _moment(text)
+        steps.append((name, (after - before).total_seconds()))
+        before = after
+    return steps
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def _rate(jobs: Sequence[TraceJob]) -> float:
@@ -315,8 +328,3 @@ def _rate(jobs: Sequence[TraceJob]) -> float:
 
 def _stack_pids(stack: StackState) -> list[int]:
     return [part.pid for part in status(stack.name, stack.home) if part.pid is not None]
-
-
-def simulated_now() -> datetime:
-    """The present moment of the run."""
-    return clock.now()

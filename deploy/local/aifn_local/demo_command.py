@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from aifn_client.errors import ClientError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
@@ -19,6 +20,7 @@ from aifn_local.laptop import keep_running
 from aifn_local.people import Refused
 
 GENERATED_RATE = 30.0
+_EXPECTED = (StackError, workload.BadTrace, Refused, ClientError)
 
 
 def demo(
@@ -38,12 +40,16 @@ def demo(
     try:
         chosen = choose(trace, generate=generate, jobs=jobs, seed=seed)
         good = run(chosen, console, seed=seed, factor=factor, keep=keep)
-    except (StackError, workload.BadTrace, Refused, ExceptionGroup) as wrong:
-        while isinstance(wrong, ExceptionGroup):
-            wrong = wrong.exceptions[0]
-        if not isinstance(wrong, StackError | workload.BadTrace | Refused):
-            raise wrong from None
-        typer.echo(f"aifn: {wrong}", err=True)
+    except KeyboardInterrupt:
+        typer.echo("aifn: interrupted; everything is stopped", err=True)
+        raise typer.Exit(130) from None
+    except (*_EXPECTED, ExceptionGroup) as wrong:
+        first: Exception = wrong
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        if not isinstance(first, _EXPECTED):
+            raise
+        typer.echo(f"aifn: {first}", err=True)
         raise typer.Exit(1) from None
     raise typer.Exit(0 if good else 1)
 
@@ -66,7 +72,7 @@ def choose(trace: Path | None, *, generate: bool, jobs: int, seed: int) -> main_
         )
     found = workload.philly()[:jobs]
     origin = f"{len(found):,} real deep-learning jobs of November 2017 (Philly log, Jeon et al., ATC'19, CC BY 4.0)."
-    return main_job.Workload(found, origin)
+    return main_job.Workload(found, origin, unit="GPU")
 
 
 def run(chosen: main_job.Workload, console: Console, *, seed: int, factor: int, keep: bool) -> bool:
@@ -105,7 +111,7 @@ async def _run(
             one = main_job.Demo(factory, fleet, state, chosen, main_job.Progress(bars.show), seed=seed)
             try:
                 outcome = await one.run()
-            except BaseException:
+            except Exception:
                 bars.stop()
                 console.print(f"  the services' logs are in {logs}", highlight=False)
                 raise
@@ -131,7 +137,7 @@ class Bars:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<12}"),
-            BarColumn(40),
+            BarColumn(30),
             TextColumn("{task.completed:>6,.0f} of {task.total:,.0f}"),
             TimeElapsedColumn(),
             console=console,

@@ -6,15 +6,16 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from aifn_common import clock
 from aifn_common.clock import SimulatedClock
 from aifn_common.database import connect
+from aifn_common.migrations import MigrationError
 from aifn_common.service import Service, prepare
 from aifn_common.topics import create_topics
 
 from aifn_local import processes
+from aifn_local.errors import StackError
 from aifn_local.fleet import Program
 from aifn_local.postgres import ensure_database
 from aifn_local.stack import StackState
@@ -64,8 +65,10 @@ class Factory:
 
     def port(self, program: str) -> int:
         """The port of a program, the same each time."""
-        if program not in self.ports:
-            self.ports[program] = processes.free_port(None)
+        while program not in self.ports:
+            port = processes.free_port(None)
+            if port not in self.ports.values():
+                self.ports[program] = port
         return self.ports[program]
 
     async def prepare(self) -> None:
@@ -81,6 +84,8 @@ class Factory:
             db = await connect(self.databases[name], connections=2)
             try:
                 await prepare(service, settings, db)
+            except MigrationError as wrong:
+                raise StackError(f"the database {name} does not fit this version: {wrong}") from None
             finally:
                 await db.close()
 
@@ -133,11 +138,6 @@ class Factory:
         """The environment of the all-in-one process: each service's settings under its own name, as JSON."""
         names = (*API_SERVICES, *(f"siteagent_{site.machine}" for site in self.sites))
         return {"AIFN_ALL_IN_ONE": json.dumps({name: self._env(name) for name in names})}
-
-    def started_at(self) -> datetime:
-        """The present moment in the factory's time."""
-        clock.use(self.clock)
-        return clock.now()
 
 
 def service_of(room: str) -> Service:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import httpx
 
-from aifn_local.errors import StackError
+from aifn_local.errors import StackError, explain
 
 ROOMS = ("registry", "accounting", "scheduler", "datalab", "skills", "siteagent")
 _PR_SET_PDEATHSIG = 1
@@ -102,16 +102,22 @@ class Fleet:
         return {name: member.starts - 1 for name, member in self.members.items() if member.starts > 1}
 
     async def wait_ready(self, *, path: str = "/readyz", seconds: float = READY_SECONDS) -> None:
-        """Wait until every program answers that it is ready. Raises StackError that names the one that is not."""
+        """Wait until every program says that it is ready; before `watch`, for one that ends is not waited for.
+
+        Raises: StackError that names the program which is not ready, and its log.
+        """
         deadline = time.monotonic() + seconds
         async with httpx.AsyncClient(timeout=5, trust_env=False) as http:
             waiting = [member.program for member in self.members.values()]
             while waiting:
                 waiting = [program for program in waiting if not await _answers(http, program, path)]
-                if waiting and time.monotonic() > deadline:
-                    first = waiting[0]
-                    log = self.logs / f"{first.name}.log"
-                    raise StackError(f"{first.name} is not ready after {seconds:.0f} s: see {log}")
+                for program in waiting:
+                    log = self.logs / f"{program.name}.log"
+                    if not self.members[program.name].process.is_alive():
+                        words = log.read_text(errors="replace") if log.exists() else ""
+                        raise explain(program.name, words[-20_000:], log=log)
+                    if time.monotonic() > deadline:
+                        raise StackError(f"{program.name} is not ready after {seconds:.0f} s: see {log}")
                 await asyncio.sleep(0.1)
 
     def stop(self, seconds: float = 20.0) -> None:

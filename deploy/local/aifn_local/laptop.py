@@ -1,6 +1,7 @@
 """A factory that stays: `aifn up` and `aifn down`, and what `aifn demo --keep` leaves to look around in."""
 
 import asyncio
+import hashlib
 import json
 import os
 import secrets
@@ -8,21 +9,23 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
 import httpx
 import psutil
 import typer
-from aifn_client.context import Context
+from aifn_client.context import Context, config_folder
+from aifn_client.errors import ClientError
 from pydantic import BaseModel
 from rich.console import Console
 
-from aifn_local import stack
-from aifn_local.errors import StackError
+from aifn_local import processes, stack
+from aifn_local.errors import StackError, explain
 from aifn_local.factory import API_SERVICES, Factory, Site
-from aifn_local.home import make_folder, stack_folder
+from aifn_local.home import locked, make_folder, stack_folder
 
 STACK = "default"
 FACTORY = "lumi-aif"
@@ -30,12 +33,29 @@ SITES = (Site("lumi", {"lumi-g": 20, "lumi-c": 12}),)
 PATIENCE_SECONDS = 90.0
 
 
+class Process(BaseModel):
+    """A process as it can be found again: an id alone may be reused. `settings` is a digest of what it was told."""
+
+    pid: int
+    created: float
+    settings: str
+
+
 class Laptop(BaseModel):
     """What `aifn up` keeps in its state file: the secret of its databases, its ports, and its processes."""
 
     secret: str
-    ports: dict[str, int]
-    pids: dict[str, tuple[int, float]] = {}
+    ports: dict[str, int] = {}
+    processes: dict[str, Process] = {}
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        yield
+    except (StackError, ClientError) as wrong:
+        typer.echo(f"aifn: {wrong}", err=True)
+        raise typer.Exit(1) from None
 
 
 def up(
@@ -43,39 +63,45 @@ def up(
 ) -> None:
     """Start one factory in the background: Kafka, PostgreSQL, all services in one process, a development issuer."""
     console = Console()
-    try:
+    with _one_line(), _alone():
         state = stack.up(STACK, say=lambda text: console.print(f"  {text}", highlight=False))
         context = asyncio.run(_up(state, port))
-    except StackError as wrong:
-        typer.echo(f"aifn: {wrong}", err=True)
-        raise typer.Exit(1) from None
     _tell(context, console)
     console.print("Sign in with `aifn login --as pi`, stop with `aifn down`.", highlight=False)
 
 
 def down() -> None:
     """Stop what `aifn up` started; its data stay."""
-    try:
-        ended = _end(_read())
+    with _one_line(), _alone():
+        known = _read()
+        ended = known is not None and _end(known, known.processes)
+        if known is not None and _context(known) == _saved():
+            Context.forget()
         ended = stack.down(STACK) or ended
-    except StackError as wrong:
-        typer.echo(f"aifn: {wrong}", err=True)
-        raise typer.Exit(1) from None
     typer.echo("stopped" if ended else "nothing was running")
 
 
 async def keep_running(factory: Factory, console: Console) -> None:
     """Leave a factory as it is until somebody interrupts, and say where it answers."""
+    before = _saved()
+    clock = f"{factory.clock.factor:,} simulated seconds in a real one" if factory.clock else None
     context = Context(
         factory=factory.name,
         issuer=factory.issuer,
         services={name: factory.url(name) for name in API_SERVICES},
+        clock=clock,
     )
     context.save()
     _tell(context, console)
     console.print("Sign in with `aifn login --as auditor` in another terminal; Ctrl-C here stops everything.")
-    with suppress(asyncio.CancelledError, KeyboardInterrupt):
-        await asyncio.Event().wait()
+    try:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+    finally:
+        if before.services:
+            before.save()
+        else:
+            Context.forget()
 
 
 def _tell(context: Context, console: Console) -> None:
@@ -83,36 +109,64 @@ def _tell(context: Context, console: Console) -> None:
         console.print(f"  {name:<11} {url}", highlight=False)
 
 
+def _saved() -> Context:
+    """The context file alone, without the environment over it."""
+    return Context.load(config_folder(), environment={})
+
+
+def _context(known: Laptop) -> Context:
+    base = f"http://127.0.0.1:{known.ports.get('services', 0)}"
+    return Context(
+        factory=FACTORY,
+        issuer=f"http://127.0.0.1:{known.ports.get('issuer', 0)}",
+        services={name: f"{base}/{name}" for name in API_SERVICES},
+    )
+
+
 async def _up(state: stack.StackState, port: int) -> Context:
-    known = _read() or Laptop(secret=secrets.token_hex(16), ports={})
+    known = _read() or Laptop(secret=secrets.token_hex(16))
+    _choose_ports(known, port)
     factory = Factory.on(state, FACTORY, SITES, secret=known.secret)
-    if port and known.ports.get("services") != port:
-        _end(known)
-        known.ports["services"] = port
     factory.ports = known.ports
     await factory.prepare()
     services, issuer = factory.port("services"), factory.port("issuer")
-    programs = {
-        "issuer": (["aifn_local.issuer", "--port", str(issuer)], {}),
-        "services": (["aifn_local.all_in_one"], {**factory.all_in_one(), "AIFN_PORT": str(services)}),
-    }
-    for name, (arguments, env) in programs.items():
-        if not _alive(known, name):
-            known.pids[name] = _launch(name, arguments, env)
-            _write(known)
-    base = f"http://127.0.0.1:{services}"
-    await _wait_for(base, known)
-    context = Context(
-        factory=FACTORY, issuer=factory.issuer, services={name: f"{base}/{name}" for name in API_SERVICES}
-    )
+    _have(known, "issuer", ["aifn_local.issuer", "--port", str(issuer)], {})
+    _have(known, "services", ["aifn_local.all_in_one"], {**factory.all_in_one(), "AIFN_PORT": str(services)})
+    context = _context(known)
+    await _wait_for("issuer", f"{context.issuer}/personas", known)
+    for service in API_SERVICES:
+        await _wait_for("services", f"{context.services[service]}/readyz", known)
     context.save()
     return context
 
 
-def _launch(name: str, arguments: list[str], env: dict[str, str]) -> tuple[int, float]:
-    log = (_file().parent / f"{name}.log").open("ab")
-    with log:
-        process = subprocess.Popen(
+def _choose_ports(known: Laptop, wanted: int) -> None:
+    """Keep the ports of last time, but for one that another program has taken since."""
+    if wanted:
+        known.ports["services"] = wanted
+    for name, port in list(known.ports.items()):
+        ours = _alive(known, name) and (name != "services" or known.processes[name].settings.endswith(f":{port}"))
+        if not ours and processes.answers("127.0.0.1", port):
+            if port == wanted:
+                raise StackError(f"port {port} is taken by another program: choose another --port")
+            del known.ports[name]
+
+
+def _have(known: Laptop, name: str, arguments: list[str], env: dict[str, str]) -> None:
+    """Keep a process that was told the same, start any other anew."""
+    digest = hashlib.sha256(json.dumps([arguments, env], sort_keys=True).encode()).hexdigest()
+    settings = f"{digest}:{known.ports[name]}"
+    if _alive(known, name) and known.processes[name].settings == settings:
+        return
+    _end(known, [name])
+    process = _launch(name, arguments, env)
+    known.processes[name] = Process(pid=process.pid, created=process.create_time(), settings=settings)
+    _write(known)
+
+
+def _launch(name: str, arguments: list[str], env: dict[str, str]) -> psutil.Popen:
+    with _log(name).open("ab") as log:
+        return psutil.Popen(
             [sys.executable, "-m", *arguments],
             env={**os.environ, **env},
             stdin=subprocess.DEVNULL,
@@ -120,42 +174,54 @@ def _launch(name: str, arguments: list[str], env: dict[str, str]) -> tuple[int, 
             stderr=log,
             start_new_session=True,
         )
-    return process.pid, psutil.Process(process.pid).create_time()
 
 
-async def _wait_for(base: str, known: Laptop) -> None:
+async def _wait_for(name: str, url: str, known: Laptop) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     async with httpx.AsyncClient(timeout=5, trust_env=False) as http:
-        for service in API_SERVICES:
-            while True:
-                with suppress(httpx.HTTPError):
-                    if (await http.get(f"{base}/{service}/readyz")).status_code == 200:
-                        break
-                if time.monotonic() > deadline or not _alive(known, "services"):
-                    _end(known)
-                    raise StackError(f"the services did not become ready: see {_file().parent / 'services.log'}")
-                await asyncio.sleep(0.2)
+        while True:
+            with suppress(httpx.HTTPError):
+                if (await http.get(url)).status_code == 200:
+                    return
+            if not _alive(known, name):
+                _end(known, known.processes)
+                raise explain(name, _log(name).read_text(errors="replace")[-20_000:], log=_log(name))
+            if time.monotonic() > deadline:
+                _end(known, known.processes)
+                raise StackError(f"{name} did not become ready: see {_log(name)}")
+            await asyncio.sleep(0.2)
 
 
 def _alive(known: Laptop, name: str) -> bool:
-    pid, created = known.pids.get(name, (0, 0.0))
+    one = known.processes.get(name)
     with suppress(psutil.Error):
-        process = psutil.Process(pid)
-        return abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        if one is not None:
+            process = psutil.Process(one.pid)
+            return abs(process.create_time() - one.created) < 1 and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
-def _end(known: Laptop | None) -> bool:
-    if known is None:
-        return False
-    living = [psutil.Process(known.pids[name][0]) for name in known.pids if _alive(known, name)]
+def _end(known: Laptop, names: Iterable[str]) -> bool:
+    """End these processes, politely and then by force. Returns whether any lived."""
+    wanted = list(names)
+    living = [psutil.Process(known.processes[name].pid) for name in wanted if _alive(known, name)]
     for process in living:
         process.send_signal(signal.SIGTERM)
     for process in psutil.wait_procs(living, timeout=20)[1]:
         process.kill()
-    known.pids.clear()
+    for name in wanted:
+        known.processes.pop(name, None)
     _write(known)
     return bool(living)
+
+
+def _alone() -> AbstractContextManager[None]:
+    """One `up` or `down` at a time."""
+    return locked(_file().with_suffix(""))
+
+
+def _log(name: str) -> Path:
+    return _file().with_name(f"{name}.log")
 
 
 def _file() -> Path:
@@ -173,4 +239,4 @@ def _read() -> Laptop | None:
 
 def _write(known: Laptop) -> None:
     with open(os.open(_file(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as target:
-        target.write(json.dumps(known.model_dump()))
+        target.write(known.model_dump_json())

@@ -84,25 +84,36 @@ class Person:
     async def _ask(self, method: str, service: str, path: str, **more: Any) -> Any:
         own = more.pop("headers", {})
         url = self._factory.url(service) + path
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        asked = time.monotonic()
         while True:
+            waited = time.monotonic() - asked
             try:
                 headers = {"authorization": f"Bearer {self._token}", **own}
                 answer = await self._http.request(method, url, headers=headers, **more)
+            except httpx.TransportError as fault:
+                if waited > PATIENCE_SECONDS:
+                    raise StackError(f"{service} does not answer: {fault!r}") from None
+            else:
                 if answer.status_code < 400:
                     return answer.json()
-                if answer.status_code not in (401, 500, 503) or time.monotonic() > deadline:
-                    raise Refused(answer.status_code, answer.json())
-                if answer.status_code == 401:
+                if answer.status_code == 401 and waited < TOKEN_PATIENCE_SECONDS:
+                    # An issuer that was started again has new keys; a service looks for them every few seconds.
                     await self.sign_in()
-            except httpx.HTTPError as fault:
-                if time.monotonic() > deadline:
-                    raise StackError(f"{service} does not answer: {fault!r}") from None
+                elif answer.status_code not in (500, 503) or waited > PATIENCE_SECONDS:
+                    raise Refused(answer.status_code, _problem(answer))
             await asyncio.sleep(0.2)
 
 
+def _problem(answer: httpx.Response) -> Mapping[str, Any]:
+    try:
+        found: Mapping[str, Any] = answer.json()
+    except ValueError:
+        return {"code": "unreadable", "detail": answer.text[:200]}
+    return found
+
+
 async def sign_in(http: httpx.AsyncClient, factory: Factory, persona: str, subject: str | None = None) -> Person:
-    """A person with a fresh token."""
-    person = Person(http, factory, persona, subject)
+    """A person with a fresh token. Raises StackError when the issuer stays away."""
+    person = Person(http, factory, persona, subject or persona)
     await person.sign_in()
     return person

@@ -14,8 +14,6 @@ from rich.text import Text
 from aifn_local import story
 from aifn_local.demo import Outcome
 
-_OUTCOMES = ("completed", "timeout", "failed", "cancelled", "refused")
-
 
 def show(outcome: Outcome, console: Console) -> None:
     """Print the whole report."""
@@ -35,56 +33,67 @@ def _heading(console: Console, text: str) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        left = column in ("project", "firm", "partition", "asked for", "resource")
-        table.add_column(column, justify="left" if left else "right", overflow="fold")
+        left = column in ("project", "award", "partition")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
     return table
+
+
+def _print(console: Console, *lines: str) -> None:
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
 
 
 def _assumptions(outcome: Outcome, console: Console) -> None:
     _heading(console, "The run")
     slices = ", ".join(f"{one.nodes} nodes of {one.name}" for one in (*story.PARTITIONS, story.CPU_PARTITION))
-    console.print(
-        f"{outcome.workload.origin}\n"
-        f"In service: {slices}; a slice of each machine, so that jobs compete.\n"
-        "Walltimes the log does not tell: the next usual value above duration x a seeded factor from 1 to 2, "
-        "at most 48 h. One GPU of the log is one device as the batch system shows it (8 in a LUMI-G node).\n"
+    origin, unit = outcome.workload, outcome.workload.unit
+    _print(console, origin.origin, f"In service: {slices}; a slice of each machine, so that jobs compete.")
+    _print(console, f"Assumed: one {unit} of the source is one device of the batch system (LUMI-G: 8 in a node).")
+    if any(job.requested_seconds is None for job in origin.jobs):
+        _print(
+            console,
+            "Assumed: the source tells no walltimes; each is the next usual value above duration x a seeded factor "
+            "from 1 to 2, at most 48 h.",
+        )
+    _print(
+        console,
         f"One second here is {outcome.factor:,} s in the run: each 100 ms on the way add "
         f"{outcome.factor / 600:.0f} min to a wait.",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
 def _projects(outcome: Outcome, console: Console) -> None:
-    _heading(console, "Projects: hours as granted and accounted (GPU-hours; node-hours for CPU)")
     by_project: dict[str, Counter[str]] = {}
     for job in outcome.jobs:
         by_project.setdefault(job["project_id"], Counter())[job["outcome"]] += 1
-    table = _table(
-        "project", "asked for", "jobs", "done", "timeout", "refused", "granted", "held", "charged", "released"
-    )
-    calls = {firm.project: f"{firm.call.removeprefix('aif-')}, {firm.partition.name}" for firm in outcome.firms}
+    calls = {firm.project: firm.call.removeprefix("aif-").replace("-", " ") for firm in outcome.firms}
+    jobs = _table("project", "award", "partition", "jobs", "done", "timeout", "refused")
+    hours = _table("project", "granted", "held", "charged", "released")
     for row in outcome.ledger:
         counts = by_project.get(row["project_id"], Counter())
-        table.add_row(
+        jobs.add_row(
             row["project_id"],
-            calls.get(row["project_id"], f"{row['pool']} grant, {row['resource'].split('/')[1]}"),
+            calls.get(row["project_id"], row["pool"]),
+            row["resource"].split("/")[1],
             f"{sum(counts.values()):,}",
-            f"{counts['completed']:,}",
-            f"{counts['timeout']:,}",
-            f"{counts['refused']:,}",
-            *(_hours(row, name) for name in ("granted", "was_held", "charged", "was_released")),
+            *(f"{counts[name]:,}" for name in ("completed", "timeout", "refused")),
         )
-    console.print(table)
+        hours.add_row(
+            row["project_id"], *(_hours(row, name) for name in ("granted", "was_held", "charged", "was_released"))
+        )
+    _heading(console, "Jobs by project")
+    console.print(jobs)
     counts = Counter(job["outcome"] for job in outcome.jobs)
-    told = ", ".join(f"{counts[name]:,} {name}" for name in _OUTCOMES if counts[name])
-    console.print(f"{len(outcome.jobs):,} jobs: {told}.", highlight=False)
+    told = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
+    _print(console, f"{len(outcome.jobs):,} jobs{': ' if told else ''}{told}.")
     if outcome.refused_at_submission:
         why = ", ".join(f"{count:,} x {code}" for code, count in outcome.refused_at_submission.items())
-        console.print(f"Refused when they were asked for: {why}.", highlight=False)
+        _print(console, f"Refused when they were asked for: {why}.")
     refused = next((job for job in outcome.jobs if job["outcome"] == "refused"), None)
     if refused:
-        console.print(f"For example {refused['name']}: {refused['reason']}.", highlight=False, soft_wrap=True)
+        _print(console, f"For example {refused['name']}: {refused['reason']}.")
+    _heading(console, "Budgets: GPU-hours as they are accounted, for CPUs node-hours")
+    console.print(hours)
 
 
 def _hours(row: Mapping[str, Any], name: str) -> str:
@@ -98,7 +107,7 @@ def _partitions(outcome: Outcome, console: Console) -> None:
     sizes = {one.name: one.nodes for one in (*story.PARTITIONS, story.CPU_PARTITION)}
     units = {row["resource"].split("/")[1]: row["units_per_node"] for row in outcome.ledger}
     for name, nodes in sizes.items():
-        ran = [job for job in outcome.jobs if job["partition_id"] == name and job["started_at"]]
+        ran = [job for job in outcome.jobs if job["partition_id"] == name and job["started_at"] and job["ended_at"]]
         if not ran:
             continue
         waits = sorted((_moment(job, "started_at") - _moment(job, "submitted_at")).total_seconds() / 60 for job in ran)
@@ -114,7 +123,7 @@ def _partitions(outcome: Outcome, console: Console) -> None:
             f"{median(waits):,.0f}",
             f"{waits[int(len(waits) * 0.9)]:,.0f}",
             f"{waits[-1]:,.0f}",
-            f"{used / whole:.0%}",
+            f"{used / whole:.0%}" if whole else "-",
         )
     console.print(table)
 
@@ -125,9 +134,11 @@ def _moment(job: Mapping[str, Any], name: str) -> datetime:
 
 def _knowledge(outcome: Outcome, console: Console) -> None:
     _heading(console, "Access, data and skills")
-    failed = [finding for finding in outcome.university["findings"] if not finding["passed"]]
-    source = failed[0]["source"].split(";")[0]
-    lines = [f"A university asked for Playground and was refused: {failed[0]['because']} ({source})."]
+    failed = [finding for finding in outcome.university.get("findings", ()) if not finding["passed"]]
+    lines = [
+        f"A university asked for Playground and was refused: {finding['because']} ({finding['source'].split(';')[0]})."
+        for finding in failed[:1]
+    ]
     for answer in outcome.access:
         by = "a data steward" if answer["decided_by"] == "steward" else "rule"
         lines.append(f"Dataset {answer['dataset_id']}: {answer['state']} to {answer['project_id']} by {by}.")
@@ -136,34 +147,35 @@ def _knowledge(outcome: Outcome, console: Console) -> None:
     rocm = next((one for one in outcome.suggestions if one["course_id"] == "rocm-porting"), None)
     if rocm:
         lines.append(f"For example to {rocm['project_id']}: {rocm['because']} (cause: {rocm['cause']['topic']}).")
-    lines.append(f"A seat was booked in {outcome.seat['session_id']}.")
-    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    if outcome.seat:
+        lines.append(f"A seat was booked in {outcome.seat['session_id']}.")
+    _print(console, *lines)
 
 
 def _first_job(outcome: Outcome, console: Console) -> None:
     _heading(console, "From a complete Playground request to its first running job")
     total = sum(took for _, took in outcome.first_job)
     if not total:
-        console.print("no Playground job started")
+        _print(console, "No Playground job started.")
         return
     for name, took in outcome.first_job:
         share = took / total
-        console.print(
-            f"  {took / outcome.factor:6.2f} s  {share:4.0%}  {'▇' * round(share * 30):<30} {name}", highlight=False
-        )
-    console.print(
-        f"  {total / outcome.factor:6.2f} s  in all, real time; the batch system itself ran in simulated time.",
-        highlight=False,
-    )
+        bar = "▇" * round(share * 20)
+        _print(console, f"  {took / outcome.factor:6.2f} s  {share:4.0%}  {bar:<20} {name}")
+    _print(console, f"  {total / outcome.factor:6.2f} s  in all, real time; batch systems run in simulated time.")
 
 
 def _checks(outcome: Outcome, console: Console) -> None:
     _heading(console, "What must be true")
+    grid = Table.grid(padding=(0, 1))
     for one in outcome.checks:
-        mark = Text("  ✓ " if one.holds else "  ✗ ", style="green" if one.holds else "bold red")
-        console.print(mark + Text(f"{one.statement}: {one.numbers}", style="" if one.holds else "bold red"))
+        mark = Text("  ✓", style="green") if one.holds else Text("  ✗", style="bold red")
+        grid.add_row(mark, Text(f"{one.statement}: {one.numbers}", style="" if one.holds else "bold red"))
+    console.print(grid)
     if outcome.restarts:
         again = ", ".join(f"{name} {count}x" for name, count in outcome.restarts.items())
-        console.print(f"  Started again after they had ended: {again}.", highlight=False)
+        _print(console, f"  Started again after they had ended: {again}.")
+    wrong = sum(not one.holds for one in outcome.checks)
+    _print(console, "", f"{wrong} of {len(outcome.checks)} do NOT hold." if wrong else "All of it holds.")
     times = ", ".join(f"{name} {took:.0f} s" for name, took in outcome.seconds.items())
-    console.print(f"\n{times}. Memory of all processes together at its peak: {outcome.peak_mb:,} MiB.", highlight=False)
+    _print(console, f"Time: {times}." if times else "", f"Peak memory of all processes: {outcome.peak_mb:,} MiB.")

@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from aifn_common import clock
@@ -64,12 +64,17 @@ class Venture:
     gpu_hours: int = 0
     project: str = ""
     application: Mapping[str, Any] = field(default_factory=dict)
+    opened_at: datetime | None = None
 
     @property
     def needed_gpu_hours(self) -> int:
-        """What its jobs may take at most, in GPU-hours as they are accounted, rounded up."""
-        seconds = sum(job.devices * walltime for job, walltime in zip(self.jobs, self.walltimes, strict=True))
-        return -(-seconds * self.partition.gpus_per_node // (self.partition.devices_per_node * 3600))
+        """What its jobs may take at most, in accounted GPU-hours, rounded up. Above one node a job takes whole ones."""
+        per_node = self.partition.devices_per_node
+        seconds = sum(
+            (job.devices if job.devices <= per_node else -(-job.devices // per_node) * per_node) * walltime
+            for job, walltime in zip(self.jobs, self.walltimes, strict=True)
+        )
+        return -(-seconds * self.partition.gpus_per_node // (per_node * 3600))
 
 
 def ventures(jobs: Sequence[TraceJob], *, seed: int) -> list[Venture]:
@@ -82,16 +87,16 @@ def ventures(jobs: Sequence[TraceJob], *, seed: int) -> list[Venture]:
     grouped: dict[str, list[TraceJob]] = defaultdict(list)
     for job in jobs:
         grouped[job.group].append(job)
-    by_size = sorted(grouped, key=lambda group: -sum(job.devices * job.run_seconds for job in grouped[group]))
-    kept = by_size[:MOST_PROJECTS]
-    if len(by_size) > MOST_PROJECTS:
-        kept[-1] = "others"
-        grouped["others"] = [job for group in by_size[MOST_PROJECTS - 1 :] for job in grouped[group]]
+    by_size = sorted(grouped.items(), key=lambda one: (-sum(job.devices * job.run_seconds for job in one[1]), one[0]))
+    kept, small = by_size[:MOST_PROJECTS], by_size[MOST_PROJECTS:]
+    if small:
+        kept, small = by_size[: MOST_PROJECTS - 1], by_size[MOST_PROJECTS - 1 :]
+        kept.append((f"{len(small)}-others", [job for _, mine in small for job in mine]))
     homes = [PARTITIONS[1], PARTITIONS[2]]
     found = []
-    for place, group in enumerate(kept):
+    for place, (group, together) in enumerate(kept):
         partition = homes[place] if place < len(homes) else PARTITIONS[0]
-        mine = sorted(grouped[group], key=lambda job: (job.submitted_second, job.number))
+        mine = sorted(together, key=lambda job: (job.submitted_second, job.number))
         walltimes = [_walltime(job, rng) for job in mine]
         found.append(_with_request(Venture(group, partition, mine, walltimes), nearest_above=place == 0))
     return found
@@ -103,7 +108,7 @@ def _walltime(job: TraceJob, rng: random.Random) -> int:
 
 
 def _with_request(venture: Venture, *, nearest_above: bool) -> Venture:
-    """Choose the mode by need. None covers 5,000 to 10,000 GPU-hours: there one firm asks for more, others for less."""
+    """Choose the mode by need. None covers 5,001 to 10,000 GPU-hours: there one firm asks for more, others for less."""
     need = venture.needed_gpu_hours
     if need > FAST_LANE_ABOVE or (need > PLAYGROUND_GPU_HOURS and nearest_above):
         venture.call = "aif-fast-lane"
@@ -158,10 +163,12 @@ async def get_award(venture: Venture, pi: Person, access_manager: Person) -> Non
         raise Refused(409, {"code": "not_eligible", "detail": "; ".join(failed)})
     venture.project = application["award"]["project_id"]
     await pi.eventually("accounting", f"/v1/projects/{venture.project}", f"project {venture.project}")
-    deadline = asyncio.get_running_loop().time() + 60
+    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
     while not (await pi.get("accounting", f"/v1/projects/{venture.project}/allocations"))["items"]:
-        assert asyncio.get_running_loop().time() < deadline, "no allocation"
+        if asyncio.get_running_loop().time() > deadline:
+            raise StackError(f"project {venture.project} got no allocation within {PATIENCE_SECONDS:.0f} s")
         await asyncio.sleep(0.05)
+    venture.opened_at = clock.now()
 
 
 async def try_as_university(applicant: Person) -> Mapping[str, Any]:
@@ -189,12 +196,13 @@ async def open_cpu_project(manager: Person, pi: str) -> str:
         "reason": "the host's own weather service",
     }
     await manager.eventually("accounting", f"/v1/projects/{CPU_PROJECT}", "the CPU project")
+    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
     while True:
         try:
             await manager.post("accounting", f"/v1/projects/{CPU_PROJECT}/allocations", grant, key="cpu-grant")
             return CPU_PROJECT
         except Refused as refused:  # the machine's passport may not have arrived there yet
-            if refused.status not in (404, 409, 422):
+            if refused.status not in (404, 409, 422) or asyncio.get_running_loop().time() > deadline:
                 raise
             await asyncio.sleep(0.2)
 
@@ -289,7 +297,7 @@ async def broker_data(steward: Person, pi: Person, project: str) -> list[Mapping
 
 
 async def _ask_for_data(steward: Person, pi: Person, wish: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    deadline = asyncio.get_running_loop().time() + 60
+    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
     while True:
         try:
             answer: Mapping[str, Any] = await pi.post("datalab", "/v1/access-requests", wish, key=f"ask-{name}")
