@@ -13,7 +13,7 @@ from aifn_events.vocabulary import (
     ProjectId,
 )
 from fastapi import Query, Response
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aifn_scheduler.actions import jobs as job_actions
 from aifn_scheduler.api.shapes import Body, Settings, Title, number_in, plain_in
@@ -30,6 +30,21 @@ SizeCount = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 
 class JobBody(Body):
     """A job to run. Exactly one of `devices`, `cores`, `nodes` says how much at the same time."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "project_id": "aif-2026-0117",
+                    "name": "train-3",
+                    "partition_id": "lumi-g",
+                    "devices": 8,
+                    "walltime_seconds": 3600,
+                    "script": "#!/bin/sh\nsleep 3000",
+                }
+            ]
+        }
+    )
 
     project_id: ProjectId
     name: Title = Field(default="job", pattern=r"^[^\x00]*$", examples=["train-3"])
