@@ -46,7 +46,7 @@ async def on_usage_day_stated(event: UsageDayStated, db: Db) -> None:
     await deliver_once(db, event, usage.state_usage_day)
 
 
-@hears.in_batches(UsageReported)
+@hears.in_batches(UsageReported, max_records=10_000)
 async def on_usage_reported(
     events: Sequence[UsageReported], tx: Transaction, settings: AccountingSettings
 ) -> Sequence[Rejected]:
