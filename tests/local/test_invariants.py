@@ -1,5 +1,6 @@
 """What the demo checks at its end: all holds of a small whole made by hand, and each check sees its own fault."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from aifn_accounting.actions import usage
 from aifn_accounting.settings import AccountingSettings
 from aifn_common.database import Database, connect, transaction
 from aifn_events.usage import UsageDayStated
+from aifn_local import invariants
 from aifn_local.invariants import Tables, check, digest_of
 
 from tests.accounting.make import GPU, START, charge, close, grant, hold, know_machine, used
@@ -55,6 +57,11 @@ class Whole:
         return {one.statement for one in await check(self.tables, jobs_submitted=taken) if not one.holds}
 
 
+@pytest.fixture(autouse=True)
+def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invariants, "UNSENT_SECONDS", 0.3)
+
+
 @pytest.fixture
 async def whole(backends: Backends) -> AsyncIterator[Whole]:
     """One job that used 600 of the 1,000 it had been held, reported, charged, stated and closed everywhere."""
@@ -62,7 +69,8 @@ async def whole(backends: Backends) -> AsyncIterator[Whole]:
     urls = {name: await backends.new_database(package) for name, package in rooms.items()}
     pools = [await connect(url, connections=2) for url in urls.values()]
     try:
-        made = Whole(*pools, tables=Tables(urls))
+        accounting, scheduler, siteagent = pools
+        made = Whole(accounting, scheduler, siteagent, Tables(urls))
         await _tell(made)
         yield made
     finally:
@@ -186,8 +194,24 @@ async def test_budget_still_held_is_seen_and_is_not_quiet(whole: Whole) -> None:
 async def test_a_message_left_in_any_outbox_is_seen_and_is_not_quiet(whole: Whole, database: str) -> None:
     db: Database = getattr(whole, database)
     await db.execute("INSERT INTO outbox (event_id, topic, time) VALUES ('1', 'aifn-x-v1', now())")
-    assert await whole.failing() == {OUTBOX}
     assert not await whole.tables.quiet()
+    assert await whole.failing() == {OUTBOX}
+
+
+async def test_a_message_that_is_only_passing_through_an_outbox_is_no_fault(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invariants, "UNSENT_SECONDS", 10)
+    await whole.siteagent.execute("INSERT INTO outbox (event_id, topic, time) VALUES ('1', 'aifn-x-v1', now())")
+
+    async def relay() -> None:
+        await asyncio.sleep(0.5)
+        await whole.siteagent.execute("INSERT INTO outbox (event_id, topic, time) VALUES ('2', 'aifn-x-v1', now())")
+        await whole.siteagent.execute("DELETE FROM outbox WHERE event_id = '1'")
+
+    relaying = asyncio.create_task(relay())
+    assert await whole.failing() == set()
+    await relaying
 
 
 @pytest.mark.parametrize("database", ["accounting", "scheduler", "siteagent"])

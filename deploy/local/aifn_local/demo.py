@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -247,11 +247,14 @@ class Demo:
     async def _rest(self) -> None:
         await self._until("nothing is on its way any more", self.tables.quiet)
 
-    async def _until(self, what: str, reached: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + REST_SECONDS
+    async def _until(self, what: str, reached: Callable[[], Awaitable[bool]]) -> None:
+        """Wait for it as long as something moves. Raises StackError when nothing has for REST_SECONDS."""
+        before, deadline = self._progress.counts, time.monotonic() + REST_SECONDS
         while not await reached():
+            if self._progress.counts != before:
+                before, deadline = self._progress.counts, time.monotonic() + REST_SECONDS
             if time.monotonic() > deadline:
-                raise StackError(f"after {REST_SECONDS:.0f} s it is still not so that {what}")
+                raise StackError(f"nothing has moved for {REST_SECONDS:.0f} s, and it is not so that {what}")
             await asyncio.sleep(0.5)
 
     async def _look_back(self, http: httpx.AsyncClient) -> None:

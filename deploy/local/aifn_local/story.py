@@ -91,7 +91,10 @@ def ventures(jobs: Sequence[TraceJob], *, seed: int) -> list[Venture]:
     kept, small = by_size[:MOST_PROJECTS], by_size[MOST_PROJECTS:]
     if small:
         kept, small = by_size[: MOST_PROJECTS - 1], by_size[MOST_PROJECTS - 1 :]
-        kept.append((f"{len(small)}-others", [job for _, mine in small for job in mine]))
+        name = "others"
+        while name in grouped:
+            name = f"more-{name}"
+        kept.append((name, [job for _, mine in small for job in mine]))
     homes = [PARTITIONS[1], PARTITIONS[2]]
     found = []
     for place, (group, together) in enumerate(kept):
