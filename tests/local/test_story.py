@@ -14,6 +14,7 @@ from aifn_local.story import (
     Venture,
     application_of,
     cpu_wishes,
+    in_service,
     ventures,
     wishes,
 )
@@ -133,6 +134,20 @@ def test_gpus_are_counted_as_accounting_does_and_a_job_above_one_node_takes_whol
     assert Venture("g", mn5, [job(devices=3)], [HOUR]).needed_gpu_hours == 3
     assert Venture("g", mn5, [job(devices=5)], [HOUR]).needed_gpu_hours == 8
     assert Venture("g", mn5, [job(devices=1)], [1]).needed_gpu_hours == 1, "rounded up"
+
+
+@given(traces)
+def test_what_is_in_service_is_enough_for_the_largest_job(jobs: Sequence[TraceJob]) -> None:
+    firms = ventures(jobs, seed=1)
+    nodes = in_service(firms)
+    assert all(nodes[one.name] >= one.nodes for one in PARTITIONS)
+    for firm in firms:
+        assert all(one.devices <= nodes[firm.partition.name] * firm.partition.devices_per_node for one in firm.jobs)
+
+
+def test_no_more_than_the_usual_slice_is_in_service_when_it_suffices() -> None:
+    assert in_service(ventures(philly(), seed=1)) == in_service(())
+    assert in_service(ventures([job(devices=83)], seed=1)) == in_service(()) | {"mn5-acc": 21}
 
 
 def test_an_application_names_call_partition_and_hours() -> None:

@@ -30,11 +30,6 @@ ARRIVAL_SECONDS = 70
 ALL_SECONDS = 110
 REST_SECONDS = 240.0
 CPU_JOBS = 100
-SITES = (
-    Site("lumi", {"lumi-g": story.PARTITIONS[0].nodes, "lumi-c": story.CPU_PARTITION.nodes}),
-    Site("marenostrum5", {"mn5-acc": story.PARTITIONS[1].nodes}),
-    Site("leonardo", {"leonardo-booster": story.PARTITIONS[2].nodes}),
-)
 
 
 @dataclass(frozen=True)
@@ -70,6 +65,7 @@ class Outcome:
     workload: Workload
     factor: int
     firms: list[story.Venture]
+    nodes: Mapping[str, int] = field(default_factory=lambda: story.in_service(()))
     university: Mapping[str, Any] = field(default_factory=dict)
     access: list[Mapping[str, Any]] = field(default_factory=list)
     suggestions: list[Mapping[str, Any]] = field(default_factory=list)
@@ -97,10 +93,23 @@ def factor_for(jobs: Sequence[TraceJob]) -> int:
     return max(60, math.ceil(last / ARRIVAL_SECONDS), math.ceil(end / ALL_SECONDS))
 
 
+def sites(nodes: Mapping[str, int]) -> list[Site]:
+    """The machines of a run, with so many nodes of each partition in service."""
+    machines: dict[str, dict[str, int]] = {}
+    for one in (*story.PARTITIONS, story.CPU_PARTITION):
+        machines.setdefault(one.machine, {})[one.name] = nodes[one.name]
+    return [Site(machine, partitions) for machine, partitions in machines.items()]
+
+
 @asynccontextmanager
-async def running_factory(stack: StackState, logs: Path, factor: int) -> AsyncIterator[tuple[Factory, Fleet]]:
-    """A factory whose every process runs and is ready; whatever ends by itself is started again."""
-    factory = Factory.on(stack, FACTORY, SITES)
+async def running_factory(
+    stack: StackState, logs: Path, factor: int, nodes: Mapping[str, int] | None = None
+) -> AsyncIterator[tuple[Factory, Fleet]]:
+    """A factory whose every process runs and is ready; whatever ends by itself is started again.
+
+    `nodes`: in service, by partition; without it the usual slice of each machine.
+    """
+    factory = Factory.on(stack, FACTORY, sites(nodes or story.in_service(())))
     now = datetime.now(UTC).replace(microsecond=0)
     factory.clock = SimulatedClock(epoch=now, started=now, factor=factor)
     await factory.prepare()
@@ -145,7 +154,8 @@ class Demo:
         self._seed = seed
         self._progress = progress
         self.tables = Tables(factory.databases)
-        self.outcome = Outcome(workload, factory.clock.factor, story.ventures(workload.jobs, seed=seed))
+        nodes = {name: count for site in factory.sites for name, count in site.nodes.items()}
+        self.outcome = Outcome(workload, factory.clock.factor, story.ventures(workload.jobs, seed=seed), nodes)
         self._peak = Peak(lambda: [*fleet.pids(), *_stack_pids(stack)])
 
     async def run(self) -> Outcome:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from aifn_local import demo as main_job
-from aifn_local import report, stack, workload
+from aifn_local import report, stack, story, workload
 from aifn_local.errors import StackError
 from aifn_local.home import home_folder, make_folder
 from aifn_local.laptop import keep_running
@@ -104,7 +104,8 @@ async def _run(
     keep: bool,
 ) -> bool:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _interrupt)
-    async with main_job.running_factory(state, logs, factor) as (factory, fleet):
+    nodes = story.in_service(story.ventures(chosen.jobs, seed=seed))
+    async with main_job.running_factory(state, logs, factor, nodes) as (factory, fleet):
         ready = time.monotonic() - began
         console.print(f"  {len(fleet.members)} processes are ready after {ready:.0f} s", highlight=False)
         with Bars(console) as bars:

@@ -6,13 +6,13 @@ seconds of CPU on imports. They share nothing afterwards.
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import importlib
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,8 +24,8 @@ import httpx
 from aifn_local.errors import StackError, explain
 
 ROOMS = ("registry", "accounting", "scheduler", "datalab", "skills", "siteagent")
-_PR_SET_PDEATHSIG = 1
 READY_SECONDS = 90.0
+STOP_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Fleet:
                         raise StackError(f"{program.name} is not ready after {seconds:.0f} s: see {log}")
                 await asyncio.sleep(0.1)
 
-    def stop(self, seconds: float = 20.0) -> None:
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
         """End every program: politely, then by force."""
         for member in self.members.values():
             member.wanted = False
@@ -146,9 +146,8 @@ async def _answers(http: httpx.AsyncClient, program: Program, path: str) -> bool
 
 def _become(program: Program, log: str) -> None:
     """Turn a forked process into a program: its own log, environment and arguments; ends with its parent."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     os.setsid()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(target, 1)
@@ -159,3 +158,16 @@ def _become(program: Program, log: str) -> None:
     gc.freeze()
     status = importlib.import_module(program.module).main()
     sys.exit(status)
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of whoever started the fleet, however it ends.
+
+    The kernel's parent-death signal would not do: the forking process is the parent, and it lives as long as we do.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_SECONDS)
+    os._exit(1)

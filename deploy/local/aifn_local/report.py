@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from aifn_local import story
 from aifn_local.demo import Outcome
 
 
@@ -45,7 +44,7 @@ def _print(console: Console, *lines: str) -> None:
 
 def _assumptions(outcome: Outcome, console: Console) -> None:
     _heading(console, "The run")
-    slices = ", ".join(f"{one.nodes} nodes of {one.name}" for one in (*story.PARTITIONS, story.CPU_PARTITION))
+    slices = ", ".join(f"{count:,} nodes of {name}" for name, count in outcome.nodes.items())
     origin, unit = outcome.workload, outcome.workload.unit
     _print(console, origin.origin, f"In service: {slices}; a slice of each machine, so that jobs compete.")
     _print(console, f"Assumed: one {unit} of the source is one device of the batch system (LUMI-G: 8 in a node).")
@@ -104,9 +103,8 @@ def _hours(row: Mapping[str, Any], name: str) -> str:
 def _partitions(outcome: Outcome, console: Console) -> None:
     _heading(console, "Partitions: waits in simulated minutes, from asking to starting")
     table = _table("partition", "jobs run", "wait p50", "wait p90", "longest", "utilisation")
-    sizes = {one.name: one.nodes for one in (*story.PARTITIONS, story.CPU_PARTITION)}
     units = {row["resource"].split("/")[1]: row["units_per_node"] for row in outcome.ledger}
-    for name, nodes in sizes.items():
+    for name, nodes in outcome.nodes.items():
         ran = [job for job in outcome.jobs if job["partition_id"] == name and job["started_at"] and job["ended_at"]]
         if not ran:
             continue

@@ -121,6 +121,16 @@ def _with_request(venture: Venture, *, nearest_above: bool) -> Venture:
     return venture
 
 
+def in_service(firms: Sequence[Venture]) -> dict[str, int]:
+    """Nodes by partition: the usual slice, or as many as the largest job of the firms there takes."""
+    nodes = {one.name: one.nodes for one in (*PARTITIONS, CPU_PARTITION)}
+    for firm in firms:
+        largest = max((job.devices for job in firm.jobs), default=0)
+        needed = -(-largest // firm.partition.devices_per_node)
+        nodes[firm.partition.name] = max(nodes[firm.partition.name], needed)
+    return nodes
+
+
 def application_of(venture: Venture) -> dict[str, Any]:
     """The application a firm hands in."""
     return {
