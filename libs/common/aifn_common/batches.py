@@ -7,12 +7,11 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aifn_events.base import Event
-from aifn_events.cloudevents import MalformedEvent, parse
+from aifn_events.cloudevents import MalformedEvent
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
@@ -33,7 +32,7 @@ from aifn_common.kafka import (
 )
 
 log = logging.getLogger(__name__)
-READ_AT_ONCE = 250
+READ_AT_ONCE = 100
 Hopeless = list[tuple[Record, Exception]]
 
 
@@ -42,7 +41,7 @@ class _Batch:
     """What one look at Kafka brought: events with their records, what cannot be read, and the offsets after it."""
 
     ends: dict[Any, int]
-    events: list[tuple[Event, Record]] = field(default_factory=list)
+    events: list[tuple[Any, Record]] = field(default_factory=list)
     hopeless: Hopeless = field(default_factory=list)
 
     @property
@@ -121,7 +120,7 @@ class BatchReader:
         batch = _Batch({tp: some[-1].offset + 1 for tp, some in polled.items()})
         records = [record for some in polled.values() for record in some]
         for start in range(0, len(records), READ_AT_ONCE):
-            events, hopeless = read_events(self._one.kind, records[start : start + READ_AT_ONCE])
+            events, hopeless = read_events(self._one.read, records[start : start + READ_AT_ONCE])
             batch.events += events
             batch.hopeless += hopeless
             await asyncio.sleep(0)  # the database's answers for the batch before come in between
@@ -145,8 +144,7 @@ class BatchReader:
         before = self._hearing.dead_in_a_row.get(self._one.group, 0)
         topic = {"topic": self._one.kind.topic}
         telemetry.metrics.received.add(batch.size, topic)
-        traces = [event.traceparent for event, _ in batch.events[:256] if event.traceparent]
-        with telemetry.handling_batch(f"{self._one.group} handle batch", traces):
+        with telemetry.handling_batch(f"{self._one.group} handle batch", _traceparents(batch.events)):
             rejected = await self._patiently(batch.events, batch.hopeless)
         outbox.nudge()
         telemetry.metrics.handling.record(time.perf_counter() - began, topic)
@@ -156,7 +154,7 @@ class BatchReader:
         else:
             self._hearing.dead_in_a_row[self._one.group] = before + dead
 
-    async def _patiently(self, events: list[tuple[Event, Record]], hopeless: Hopeless) -> int:
+    async def _patiently(self, events: list[tuple[Any, Record]], hopeless: Hopeless) -> int:
         rejected = 0
 
         async def once() -> None:
@@ -175,14 +173,14 @@ class BatchReader:
                     await self._hearing.pause(PAUSES_SECONDS[attempt])
         return await self._in_halves(events, hopeless)
 
-    async def _in_halves(self, events: list[tuple[Event, Record]], hopeless: Hopeless) -> int:
+    async def _in_halves(self, events: list[tuple[Any, Record]], hopeless: Hopeless) -> int:
         """Find what makes a batch fail: the half without it goes through, the rest is halved again."""
         rejected = 0
         waiting = [events]
         while waiting:
             some = waiting.pop()
 
-            async def once(some: list[tuple[Event, Record]] = some) -> None:
+            async def once(some: list[tuple[Any, Record]] = some) -> None:
                 nonlocal rejected
                 rejected += await self._in_one_transaction(some, hopeless if some is events else [])
 
@@ -210,7 +208,7 @@ class BatchReader:
         async with transaction(self._hearing.db) as tx:
             await set_aside_in_batch(tx, self._one.group, hopeless)
 
-    async def _in_one_transaction(self, events: list[tuple[Event, Record]], hopeless: Hopeless) -> int:
+    async def _in_one_transaction(self, events: list[tuple[Any, Record]], hopeless: Hopeless) -> int:
         async with transaction(self._hearing.db) as tx:
             rejected: Sequence[Rejected] = ()
             if events:
@@ -223,16 +221,22 @@ class BatchReader:
         return len(rejected)
 
 
-def read_events(kind: type[Event], records: Sequence[Record]) -> tuple[list[tuple[Event, Record]], Hopeless]:
-    """Read records as events; what cannot be read is returned apart, with the reason."""
-    events: list[tuple[Event, Record]] = []
+def read_events(read: Callable[[Record], Any], records: Sequence[Record]) -> tuple[list[tuple[Any, Record]], Hopeless]:
+    """Read records; what cannot be read is returned apart, with the reason."""
+    events: list[tuple[Any, Record]] = []
     hopeless: Hopeless = []
     for record in records:
         try:
-            events.append((parse(kind, record.headers, record.value), record))
+            events.append((read(record), record))
         except MalformedEvent as wrong:
             hopeless.append((record, wrong))
     return events, hopeless
+
+
+def _traceparents(events: Sequence[tuple[Any, Record]]) -> list[str]:
+    """The trace contexts that the first of these records carry."""
+    found = [value for _, record in events[:64] for name, value in record.headers if name == "traceparent" and value]
+    return [value.decode("ascii", "replace") for value in found]
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:

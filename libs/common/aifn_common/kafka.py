@@ -53,7 +53,7 @@ class Stopping(Exception):
 class Rejected:
     """One event of a batch that was refused while the rest went through."""
 
-    event: Event
+    event: object
     refusal: Refusal
 
 
@@ -74,6 +74,7 @@ class BatchSubscription(Generic[E]):
     kind: type[E]
     handler: BatchHandler
     max_records: int
+    read: "Callable[[Record], Any]"
 
 
 class Subscriptions:
@@ -93,11 +94,18 @@ class Subscriptions:
 
         return keep
 
-    def in_batches(self, kind: type[E], *, max_records: int = 5000) -> Callable[[BatchHandler], BatchHandler]:
-        """Hear events of one kind in batches: the handler takes `events`, `tx` and, as it likes, `settings`."""
+    def in_batches(
+        self, kind: type[E], *, max_records: int = 5000, read: Callable[[Record], Any] | None = None
+    ) -> Callable[[BatchHandler], BatchHandler]:
+        """Hear events of one kind in batches: the handler takes `events`, `tx` and, as it likes, `settings`.
+
+        Args:
+            read: makes of a record what the handler takes, or raises MalformedEvent; else the event itself.
+        """
 
         def keep(handler: BatchHandler) -> BatchHandler:
-            self.batches.append(BatchSubscription(self._group(kind), kind, handler, max_records))
+            how = read or (lambda record: parse(kind, record.headers, record.value))
+            self.batches.append(BatchSubscription(self._group(kind), kind, handler, max_records, how))
             return handler
 
         return keep

@@ -11,7 +11,9 @@ from aifn_events.registry import MachineDescribed
 from aifn_events.usage import UsageDayStated, UsageReported
 
 from aifn_accounting.actions import budget, projects, usage
+from aifn_accounting.domain.usage import Usage
 from aifn_accounting.settings import AccountingSettings
+from aifn_accounting.wire import read_usage
 
 hears = Subscriptions("accounting")
 
@@ -46,9 +48,9 @@ async def on_usage_day_stated(event: UsageDayStated, db: Db) -> None:
     await deliver_once(db, event, usage.state_usage_day)
 
 
-@hears.in_batches(UsageReported, max_records=10_000)
+@hears.in_batches(UsageReported, max_records=10_000, read=read_usage)
 async def on_usage_reported(
-    events: Sequence[UsageReported], tx: Transaction, settings: AccountingSettings
+    events: Sequence[Usage], tx: Transaction, settings: AccountingSettings
 ) -> Sequence[Rejected]:
     """Usage is charged, many records at once. The records' own identity takes the place of the inbox."""
     return await usage.charge_usage(tx, events, settings)

@@ -1,5 +1,6 @@
 """Usage: charged in batches, each record once, in whatever order it is heard."""
 
+import asyncio
 import hmac
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from aifn_common import clock
 from aifn_common.database import Transaction
 from aifn_common.errors import Refusal, Stale
 from aifn_common.kafka import Rejected
-from aifn_events.usage import UsageDayStated, UsageReported
+from aifn_events.usage import UsageDayStated
 from aifn_events.vocabulary import JobId, ProjectId, ResourceId
 
 from aifn_accounting.actions.budget import announce_releases, post
@@ -23,6 +24,7 @@ from aifn_accounting.domain.usage import (
     Intake,
     Rates,
     UnknownProject,
+    Usage,
     check,
     identity_of,
     statement_of,
@@ -65,9 +67,7 @@ async def state_usage_day(tx: Transaction, event: UsageDayStated) -> None:
     )
 
 
-async def charge_usage(
-    tx: Transaction, events: Sequence[UsageReported], settings: AccountingSettings
-) -> Sequence[Rejected]:
+async def charge_usage(tx: Transaction, events: Sequence[Usage], settings: AccountingSettings) -> Sequence[Rejected]:
     """Charge a batch of usage records, each once, in any order; returns those that were refused."""
     now = clock.now()
     await usage_store.lock_usage(tx)
@@ -75,7 +75,7 @@ async def charge_usage(
     if not plausible:
         return rejected
     known = await usage_store.known_revisions(tx, plausible.keys())
-    intake: Intake[UsageReported] = Intake(known, await usage_store.last_number(tx))
+    intake: Intake[Usage] = Intake(known, await usage_store.last_number(tx))
     charging, allocations = await _open_books(tx, [event for same in plausible.values() for event in same], known)
     payers = {}
     for identity, same in plausible.items():
@@ -91,9 +91,11 @@ async def charge_usage(
     rejected += await _conflicting(tx, intake)
     rejected = await _name_unknown_projects(tx, rejected)
     names = Pseudonyms(settings.pseudonym_key.get_secret_value())
-    await usage_store.add_records(tx, [record_row(number, event, names, now) for number, event in intake.new.items()])
-    for number, before in intake.effective():
-        charging.charge(number, intake.new[number], payers[number], before)
+    rows = [record_row(number, event, names, now) for number, event in intake.new.items()]
+    # The sums are done while the database takes the records in.
+    await asyncio.gather(
+        usage_store.add_records(tx, rows), asyncio.to_thread(_charge_effective, charging, intake, payers)
+    )
     released = await _release_complete(tx, charging, {event.job_id for event in intake.new.values()})
     await usage_store.add_charges(tx, charging.charges)
     await store.put_holds(tx, charging.touched_holds(), now)
@@ -104,11 +106,18 @@ async def charge_usage(
     return rejected
 
 
+def _charge_effective(
+    charging: Charging[Usage], intake: Intake[Usage], payers: Mapping[int, Sequence[tuple[ResourceId, int]]]
+) -> None:
+    for number, before in intake.effective():
+        charging.charge(number, intake.new[number], payers[number], before)
+
+
 def _plausible(
-    events: Iterable[UsageReported], units_per_node: Mapping[ResourceId, int], now: datetime
-) -> tuple[dict[Identity, list[UsageReported]], list[Rejected]]:
+    events: Iterable[Usage], units_per_node: Mapping[ResourceId, int], now: datetime
+) -> tuple[dict[Identity, list[Usage]], list[Rejected]]:
     """Those that can be true, by identity, and those that cannot."""
-    found: dict[Identity, list[UsageReported]] = {}
+    found: dict[Identity, list[Usage]] = {}
     rejected = []
     for event in events:
         try:
@@ -121,8 +130,8 @@ def _plausible(
 
 
 async def _open_books(
-    tx: Transaction, events: Sequence[UsageReported], known: Mapping[Identity, Mapping[int, int]]
-) -> tuple[Charging[UsageReported], list[Allocation]]:
+    tx: Transaction, events: Sequence[Usage], known: Mapping[Identity, Mapping[int, int]]
+) -> tuple[Charging[Usage], list[Allocation]]:
     """Lock and read what the records may touch: the allocations of their projects, and of revisions before them."""
     earlier = await usage_store.earlier_charges(tx, [revisions[max(revisions)] for revisions in known.values()])
     old = [(job_id, charge) for charges in earlier.values() for job_id, charge in charges]
@@ -144,7 +153,7 @@ async def _open_books(
     return Charging(book, by_resource, holds, Rates(await usage_store.rate_cards(tx)), earlier), allocations
 
 
-async def _conflicting(tx: Transaction, intake: Intake[UsageReported]) -> list[Rejected]:
+async def _conflicting(tx: Transaction, intake: Intake[Usage]) -> list[Rejected]:
     """Of the records that are stored already: those that say something else now."""
     if not intake.repeated:
         return []
@@ -171,7 +180,7 @@ async def _name_unknown_projects(tx: Transaction, rejected: list[Rejected]) -> l
 
 
 async def _release_complete(
-    tx: Transaction, charging: Charging[UsageReported], job_ids: Iterable[JobId]
+    tx: Transaction, charging: Charging[Usage], job_ids: Iterable[JobId]
 ) -> list[tuple[Hold, int]]:
     """Release the rest of the holds of jobs that are over, if this batch brought the last of their usage."""
     over = [
@@ -188,7 +197,7 @@ def _as_json(amounts: Mapping[ResourceId, int]) -> str:
     return "{" + ",".join(f'"{resource}":{amount}' for resource, amount in amounts.items()) + "}"
 
 
-def record_row(number: int, event: UsageReported, names: Pseudonyms, now: datetime) -> tuple[object, ...]:
+def record_row(number: int, event: Usage, names: Pseudonyms, now: datetime) -> tuple[object, ...]:
     """A usage record as a row of its table."""
     return (
         number,

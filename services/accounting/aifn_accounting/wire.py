@@ -1,0 +1,122 @@
+"""Reads usage records off the wire at a fifth of the cost, where they are written the plain way.
+
+`aifn_events.cloudevents.parse` decides what a record is. This module knows a narrower way of writing one, the way all
+our agents write: whatever is written so is read here, to the same values, and everything else goes to `parse`.
+"""
+
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Annotated, Literal
+
+import msgspec
+from aifn_common.dead_letters import Record
+from aifn_events.cloudevents import MAX_VALUE_BYTES, parse
+from aifn_events.usage import UsageReported
+from aifn_events.vocabulary import MAX_AMOUNT
+
+Text64 = Annotated[str, msgspec.Meta(max_length=64)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT)]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+_PROMISES = {
+    "ce_specversion": b"1.0",
+    "ce_type": UsageReported.type_name().encode(),
+    "content-type": b"application/json",
+}
+_SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_RESOURCE = re.compile(r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*")
+_TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
+# An escape may stand for what cannot be kept; parsers differ in what they make of more than six digits of a second.
+_NOT_PLAIN = re.compile(rb"\\|\.\d{7}")
+
+
+class PlainUsage(msgspec.Struct, frozen=True):
+    """A usage record as `UsageReported` describes it."""
+
+    machine_id: Text64
+    local_job_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    submitted_at: Moment
+    segment: Count
+    revision: Count
+    job_id: Text64
+    project_id: Text64
+    partition_id: Text64
+    local_user: Text64
+    state: Text64
+    started_at: Moment
+    ended_at: Moment
+    nodes: Count
+    amounts: Annotated[dict[str, Amount], msgspec.Meta(min_length=1, max_length=16)]
+    collector: Annotated[str, msgspec.Meta(max_length=80)]
+    kind: Literal["run", "requeued", "resized"] = "run"
+
+
+_decode = msgspec.json.Decoder(PlainUsage).decode
+
+
+def read_usage(record: Record) -> PlainUsage | UsageReported:
+    """The usage record in a message. Raises MalformedEvent."""
+    plain = _read_plain(record)
+    return parse(UsageReported, record.headers, record.value) if plain is None else plain
+
+
+def _read_plain(record: Record) -> PlainUsage | None:
+    value = record.value
+    if value is None or len(value) > MAX_VALUE_BYTES or not value.isascii() or _NOT_PLAIN.search(value):
+        return None
+    if not _has_plain_headers(record):
+        return None
+    try:
+        usage = _decode(value)
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
+    plain = (
+        usage.submitted_at.tzinfo is UTC
+        and usage.started_at.tzinfo is UTC
+        and usage.ended_at.tzinfo is UTC
+        and _is_slug(usage.machine_id)
+        and _is_slug(usage.partition_id)
+        and _is_slug(usage.project_id)
+        and _SLUG.fullmatch(usage.job_id) is not None
+        and all(map(_is_resource, usage.amounts))
+    )
+    return usage if plain else None
+
+
+def _has_plain_headers(record: Record) -> bool:
+    found = dict(record.headers)
+    return (
+        len(found) == len(record.headers)
+        and all(found.get(name) == promise for name, promise in _PROMISES.items())
+        and all(map(_is_plain, found.values()))
+        and 0 < len(found.get("ce_id") or b"") <= 128
+        and 0 < len(found.get("ce_source") or b"") <= 255
+        and len(found.get("traceparent") or b"") <= 64
+        and _is_moment(found.get("ce_time") or b"")
+    )
+
+
+def _is_plain(value: bytes | None) -> bool:
+    return value is not None and value.isascii() and value.decode().isprintable()
+
+
+def _is_moment(value: bytes) -> bool:
+    if _TIME.fullmatch(value) is None:
+        return False
+    try:
+        datetime.fromisoformat(value.decode())
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=65_536)
+def _is_slug(text: str) -> bool:
+    return _SLUG.fullmatch(text) is not None
+
+
+@lru_cache(maxsize=4_096)
+def _is_resource(text: str) -> bool:
+    return len(text) <= 190 and _RESOURCE.fullmatch(text) is not None
