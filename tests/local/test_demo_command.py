@@ -169,7 +169,8 @@ def made_up(*, jobs: int = 3, checks: tuple[Check, ...] = (HOLDS,)) -> demo.Outc
         {"course_id": "rocm-porting", "project_id": "aif-2026-0001", "because": "AMD", "cause": cause}
     ]
     outcome.seat = {"session_id": "rocm-porting-1"}
-    outcome.first_job = [("eligibility and award", 60.0), ("placed", 540.0)] if jobs else []
+    steps = [("eligibility and award", 60.0), (demo.OWN_PACE, 180.0), ("placed", 360.0)]
+    outcome.first_job = steps if jobs else []
     outcome.checks = list(checks)
     outcome.seconds = {"jobs": 12.0}
     return outcome
@@ -222,8 +223,9 @@ def test_the_report_tells_who_was_refused_what_was_granted_and_suggested_and_why
 def test_the_report_tells_the_way_to_the_first_job_in_real_seconds_with_shares() -> None:
     lines = cells(shown(made_up()), "  ")
     assert ["0.10", "s", "10%", "▇▇", "eligibility", "and", "award"] in lines
-    assert ["0.90", "s", "90%", "▇" * 18, "placed"] in lines
-    assert any(line[:2] == ["1.00", "s"] for line in lines)
+    assert ["0.60", "s", "60%", "▇" * 12, "placed"] in lines
+    assert any(line[:4] == ["1.00", "s", "in", "all,"] for line in lines)
+    assert any(line[:4] == ["0.70", "s", "of", "it"] for line in lines), "without the time in which nobody asked"
 
 
 def test_the_report_prints_its_assumptions_and_only_those_that_were_made() -> None:

@@ -30,6 +30,7 @@ ARRIVAL_SECONDS = 70
 ALL_SECONDS = 110
 REST_SECONDS = 240.0
 CPU_JOBS = 100
+OWN_PACE = "first job asked for"
 
 
 @dataclass(frozen=True)
@@ -316,7 +317,7 @@ def _steps(firm: story.Venture, job: Mapping[str, Any]) -> list[tuple[str, float
     moments = [
         ("eligibility and award", firm.application["award"]["awarded_at"]),
         ("allocation opened", firm.opened_at.isoformat()),
-        ("first job asked for (demo's pace)", job["submitted_at"]),
+        (OWN_PACE, job["submitted_at"]),
         ("placed", job["placed_at"]),
         ("budget held, sent to its site", job["dispatched_at"]),
         ("started by its batch system", job["started_at"]),

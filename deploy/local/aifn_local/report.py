@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from aifn_local.demo import Outcome
+from aifn_local.demo import OWN_PACE, Outcome
 
 
 def show(outcome: Outcome, console: Console) -> None:
@@ -161,6 +161,11 @@ def _first_job(outcome: Outcome, console: Console) -> None:
         bar = "▇" * round(share * 20)
         _print(console, f"  {took / outcome.factor:6.2f} s  {share:4.0%}  {bar:<20} {name}")
     _print(console, f"  {total / outcome.factor:6.2f} s  in all, real time; batch systems run in simulated time.")
+    served = sum(took for name, took in outcome.first_job if name != OWN_PACE)
+    _print(
+        console,
+        f"  {served / outcome.factor:6.2f} s  of it in the services; when a job is asked for, the workload says.",
+    )
 
 
 def _checks(outcome: Outcome, console: Console) -> None:
