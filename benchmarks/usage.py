@@ -35,7 +35,7 @@ from benchmarks.figures import Figure, compare
 
 RECORDS = int(os.environ.get("AIFN_BENCH_RECORDS", "200000"))
 ALLOCATIONS = 2_000
-BATCH = 10_000
+BATCH = 20_000
 KEY = "a key for the benchmark only"
 GPU = "lumi/lumi-g/gpu-time"
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -48,7 +48,7 @@ async def on_usage_day_stated(event: UsageDayStated, db: Db) -> None:
     await deliver_once(db, event, usage.state_usage_day)
 
 
-@hears.in_batches(UsageReported, max_records=10_000, read=read_usage)
+@hears.in_batches(UsageReported, max_records=20_000, read=read_usage)
 async def on_usage_reported(
     events: Sequence[Usage], tx: Transaction, settings: AccountingSettings
 ) -> Sequence[Rejected]:
