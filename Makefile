@@ -11,7 +11,7 @@ export UV_NO_PROGRESS = 1
 
 .PHONY: help setup demo up down test check schemas bench fmt clean
 
-help: ## list the commands
+help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS='	' read -r name what; do printf '  %-10s %s\n' "$$name" "$$what"; done
 
 $(UV):

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from aifn_events.base import Event
 
-from aifn_common import outbox
+from aifn_common import outbox, telemetry
 from aifn_common.database import Database, Transaction, transaction
 
 E = TypeVar("E", bound=Event)
@@ -25,6 +25,7 @@ async def deliver_once(db: Database, event: E, action: Callable[[Transaction, E]
     consumer = f"{action.__module__.split('.')[0]}:{event.topic}"
     async with transaction(db) as tx:
         if await tx.execute(_REMEMBER, consumer, event.source, event.id) == "INSERT 0 0":
+            telemetry.metrics.repeated.add(1, {"topic": event.topic})
             return False
         await action(tx, event)
     outbox.nudge()

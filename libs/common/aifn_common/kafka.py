@@ -22,7 +22,7 @@ from faststream import AckPolicy, Context
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
 
-from aifn_common import dead_letters, telemetry
+from aifn_common import clock, dead_letters, telemetry
 from aifn_common.database import CONNECTION_FAULTS, Database, Transaction
 from aifn_common.dead_letters import Record
 from aifn_common.errors import Refusal
@@ -354,6 +354,7 @@ async def _receive(one: Subscription[Any], hearing: Hearing, record: Record, wan
         await _set_aside(one.group, hearing, record, fault)
     else:
         hearing.succeeded(one.group)
+        telemetry.metrics.delay.record((clock.now() - event.time).total_seconds(), topic)
     finally:
         hearing.busy_since.pop(one.group, None)
         telemetry.metrics.handling.record(time.perf_counter() - began, topic)

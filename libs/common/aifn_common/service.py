@@ -241,7 +241,8 @@ class Worker:
     async def _tick(self, timer: Timer, db: Database, hearing: Hearing) -> None:
         while not hearing.stopping.is_set():
             try:
-                await timer.action(db, self._settings)
+                with telemetry.tracer.start_as_current_span(f"{self._service.name} {timer.name}"):
+                    await timer.action(db, self._settings)
             except CONNECTION_FAULTS as fault:
                 log.warning("timer %s waits: %r", timer.name, fault)
             except Exception:

@@ -39,7 +39,9 @@ class Metrics:
             "aifn_event_handling_seconds", unit="s", description="from receipt to commit, by topic"
         )
         self.delay = meter.create_histogram(
-            "aifn_event_delay_seconds", unit="s", description="from ce_time to commit, by topic (real time only)"
+            "aifn_event_delay_seconds",
+            unit="s",
+            description="from ce_time to commit, by the process's clock",
         )
         self.answers = meter.create_counter(
             "aifn_http_answers", description="HTTP answers, by route, method and status"
@@ -106,6 +108,14 @@ def handling(name: str, traceparent: str | None) -> Iterator[Span]:
     """A span for an event's handling, child of the span that announced it."""
     context = propagate.extract({"traceparent": traceparent}) if traceparent else None
     with tracer.start_as_current_span(name, context=context, kind=SpanKind.CONSUMER) as span:
+        yield span
+
+
+@contextmanager
+def answering(name: str, traceparent: str | None) -> Iterator[Span]:
+    """A span for an HTTP request, child of the caller's."""
+    context = propagate.extract({"traceparent": traceparent}) if traceparent else None
+    with tracer.start_as_current_span(name, context=context, kind=SpanKind.SERVER) as span:
         yield span
 
 

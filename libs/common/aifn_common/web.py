@@ -72,7 +72,8 @@ class Route(APIRoute):
             began = time.perf_counter()
             status = 500
             try:
-                response = await _walk(request, run)
+                with telemetry.answering(f"{request.method} {path}", request.headers.get("traceparent")):
+                    response = await _walk(request, run)
                 status = response.status_code
                 return response
             except Exception as fault:
