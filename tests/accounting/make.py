@@ -72,10 +72,10 @@ def used(
     )
 
 
-async def know_machine(db: Database) -> None:
+async def know_machine(db: Database, **values: Any) -> None:
     """Have the passport of LUMI-G."""
     async with transaction(db) as tx:
-        await projects.remember_machine(tx, MachineDescribed.example())
+        await projects.remember_machine(tx, MachineDescribed.example(**values))
 
 
 async def grant(db: Database, project: str = "p1", amount: int = GRANTED, **values: Any) -> None:

@@ -218,6 +218,26 @@ async def test_only_a_manager_of_the_factory_grants_and_only_to_a_project_there_
     assert await db.fetchval("SELECT count(*) FROM allocation") == 2
 
 
+@pytest.mark.parametrize("owners", [["bsc-aif"], []])
+async def test_nobody_grants_time_on_a_machine_of_another_factory_or_of_none(
+    db: Database, ask: Asker, owners: list[str]
+) -> None:
+    await know_machine(db, factory_ids=owners)
+    await grant(db)
+    answer = await ask.post("/v1/projects/p1/allocations", json=WORDS)
+    assert (answer.status_code, answer.json()["code"]) == (403, "foreign_resource")
+    assert (answer.json()["resource"], answer.json()["factory_id"]) == (GPU, "lumi-aif")
+    assert await db.fetchval("SELECT count(*) FROM allocation") == 1
+
+
+async def test_each_factory_of_a_shared_machine_grants_and_one_that_left_it_does_not(db: Database, ask: Asker) -> None:
+    await grant(db)
+    await know_machine(db, factory_ids=["bsc-aif", "lumi-aif"])
+    assert (await ask.post("/v1/projects/p1/allocations", json=WORDS)).status_code == 201
+    await know_machine(db, factory_ids=["bsc-aif"], revision=1)
+    assert (await ask.post("/v1/projects/p1/allocations", json=WORDS)).status_code == 403
+
+
 async def test_a_statement_tells_every_posting_and_they_sum_to_the_balances(
     db: Database, ask: Asker, settings: AccountingSettings
 ) -> None:

@@ -146,7 +146,7 @@ async def grant_allocation(project_id: ProjectId, words: Grant, tx: Tx, who: Who
     who.must("allocation.grant", factory=project.factory_id)
     allocation = await projects.grant(
         tx,
-        project.id,
+        project,
         words.resource,
         amount=words.amount,
         pool=words.pool,

@@ -38,6 +38,18 @@ class UnknownResource(Invalid):
     code = "unknown_resource"
 
 
+class ForeignResource(Refusal):
+    """The machine that has this resource is not one of the project's factory."""
+
+    code = "foreign_resource"
+    status = 403
+
+    def __init__(self, resource: ResourceId, factory_id: FactoryId) -> None:
+        super().__init__(f"{resource} is not of a machine of {factory_id}")
+        self.resource = resource
+        self.factory_id = factory_id
+
+
 class NobodyLeads(Invalid):
     """A project needs somebody who answers for it."""
 
@@ -45,7 +57,7 @@ class NobodyLeads(Invalid):
 
 
 async def remember_machine(tx: Transaction, event: MachineDescribed) -> None:
-    """Keep how the resources of a machine are counted, to show hours and to know absurd amounts."""
+    """Keep how the resources of a machine are counted, to show hours and to know absurd amounts, and whose they are."""
     for part in event.partitions:
         await usage_store.put_resource(
             tx,
@@ -57,6 +69,7 @@ async def remember_machine(tx: Transaction, event: MachineDescribed) -> None:
             devices_per_node=part.devices_per_node,
             gpus_per_node=part.gpus_per_node,
             cores_per_node=part.cores_per_node,
+            factory_ids=event.factory_ids,
             revision=event.revision,
         )
 
@@ -207,7 +220,7 @@ async def open_allocation(
 
 async def grant(
     tx: Transaction,
-    project_id: ProjectId,
+    project: store.Project,
     resource: ResourceId,
     *,
     amount: int,
@@ -217,12 +230,18 @@ async def grant(
     reason: str,
     by: Subject,
 ) -> Allocation:
-    """Grant by a person's decision, of a resource that some known machine has. Raises UnknownResource."""
-    if not await usage_store.resource_known(tx, resource):
+    """Grant by a person's decision, of a machine of the project's own factory: nobody gives away what others have.
+
+    Raises: UnknownResource, ForeignResource, AbsurdAmount, Invalid.
+    """
+    factories = await usage_store.factories_of(tx, resource)
+    if factories is None:
         raise UnknownResource(f"no machine here has {resource}")
+    if project.factory_id not in factories:
+        raise ForeignResource(resource, project.factory_id)
     return await open_allocation(
         tx,
-        project_id,
+        project.id,
         resource,
         amount=amount,
         pool=pool,

@@ -1,6 +1,7 @@
 -- Projects, allocations and the ledger. All amounts are whole numbers in the unit of their resource.
 
 -- What a resource is, as the machine's passport says; amounts are turned into node-hours with it, in views only.
+-- `factory_ids` may grant it; a machine of no factory is granted by nobody.
 CREATE TABLE resource (
     id               text PRIMARY KEY,
     machine_id       text NOT NULL,
@@ -10,6 +11,7 @@ CREATE TABLE resource (
     devices_per_node int,
     gpus_per_node    int,
     cores_per_node   int,
+    factory_ids      text[] NOT NULL,
     revision         int NOT NULL
 );
 

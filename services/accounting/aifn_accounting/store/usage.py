@@ -9,7 +9,7 @@ from typing import Any
 from aifn_common import telemetry
 from aifn_common.database import Transaction
 from aifn_events.usage import UsageCharged
-from aifn_events.vocabulary import JobId, MachineId, ProjectId, ResourceId, new_id
+from aifn_events.vocabulary import FactoryId, JobId, MachineId, ProjectId, ResourceId, new_id
 
 from aifn_accounting.domain.usage import Charge, Identity, RateCard, Statement
 
@@ -75,14 +75,14 @@ _CARDS = "SELECT id, resource, numerator, denominator, valid_from, valid_until F
 
 _PUT_RESOURCE = """
 INSERT INTO resource (id, machine_id, partition_id, unit, units_per_node, devices_per_node, gpus_per_node,
-    cores_per_node, revision)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    cores_per_node, factory_ids, revision)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (id) DO UPDATE SET unit = EXCLUDED.unit, units_per_node = EXCLUDED.units_per_node,
     devices_per_node = EXCLUDED.devices_per_node, gpus_per_node = EXCLUDED.gpus_per_node,
-    cores_per_node = EXCLUDED.cores_per_node, revision = EXCLUDED.revision
+    cores_per_node = EXCLUDED.cores_per_node, factory_ids = EXCLUDED.factory_ids, revision = EXCLUDED.revision
 WHERE resource.revision < EXCLUDED.revision"""
 _UNITS = "SELECT id, units_per_node FROM resource"
-_RESOURCE_KNOWN = "SELECT EXISTS (SELECT FROM resource WHERE id = $1)"
+_FACTORIES = "SELECT factory_ids FROM resource WHERE id = $1"
 
 _DAY_REVISION = "SELECT revision FROM usage_day WHERE machine_id = $1 AND day = $2 FOR UPDATE"
 _PUT_DAY = """
@@ -172,9 +172,10 @@ async def units_per_node(tx: Transaction) -> dict[ResourceId, int]:
     return {row["id"]: row["units_per_node"] for row in await tx.fetch(_UNITS)}
 
 
-async def resource_known(tx: Transaction, resource: ResourceId) -> bool:
-    """Whether some machine has this resource."""
-    return bool(await tx.fetchval(_RESOURCE_KNOWN, resource))
+async def factories_of(tx: Transaction, resource: ResourceId) -> list[FactoryId] | None:
+    """The factories of the machine that has this resource; None if no machine is known to."""
+    found: list[FactoryId] | None = await tx.fetchval(_FACTORIES, resource)
+    return found
 
 
 async def put_resource(
@@ -188,6 +189,7 @@ async def put_resource(
     devices_per_node: int | None,
     gpus_per_node: int | None,
     cores_per_node: int | None,
+    factory_ids: Sequence[FactoryId],
     revision: int,
 ) -> None:
     """Remember how a resource is counted; an older word changes nothing."""
@@ -201,6 +203,7 @@ async def put_resource(
         devices_per_node,
         gpus_per_node,
         cores_per_node,
+        list(factory_ids),
         revision,
     )
 
