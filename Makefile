@@ -31,7 +31,7 @@ demo: setup ## the main job, end to end, on a real Kafka and a real PostgreSQL
 up: setup ## start the local stack and every service, and leave them running
 	@$(RUN)/aifn up
 
-down: setup ## stop what `make up` or `aifn demo --keep` left running
+down: setup ## stop what `make up` started; its data stay
 	@$(RUN)/aifn down
 
 test: setup ## all tests (pytest); starts the broker and the database it needs

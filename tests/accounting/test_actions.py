@@ -67,7 +67,7 @@ async def test_an_award_opens_a_project_with_its_pi_and_one_allocation_per_resou
     assert await broken_checks(db) == []
 
 
-async def test_a_second_award_adds_to_a_project_and_the_same_one_again_is_refused(db: Database) -> None:
+async def test_a_second_award_to_an_application_adds_to_its_project_and_the_same_one_again_is_refused(db: Database) -> None:
     await grant(db)
     await grant(db, award_id="award-2")
     assert await db.fetchval("SELECT count(*) FROM allocation WHERE project_id = 'p1'") == 2
@@ -83,6 +83,33 @@ async def test_another_pi_in_a_second_award_joins_the_project(db: Database) -> N
     assert await db.fetchval("SELECT count(*) FROM membership WHERE project_id = 'p1'") == 2
     last = ProjectDescribed.model_validate_json((await announced(db, ProjectDescribed.topic))[-1]["value"])
     assert (last.revision, len(last.members)) == (1, 2)
+
+
+async def test_an_award_does_not_enter_a_project_that_was_made_for_another_application(db: Database) -> None:
+    await grant(db)
+    with pytest.raises(projects.DuplicateProject):
+        await grant(db, award_id="award-2", application_id="app-2", principal_investigator="second@example")
+    with pytest.raises(projects.DuplicateAward):
+        await grant(db, application_id="app-2")
+    assert await db.fetchval("SELECT count(*) FROM award") == 1
+    assert await db.fetchval("SELECT count(*) FROM membership WHERE project_id = 'p1'") == 1
+    assert await balances(db) == (GRANTED, 0, 0, 0)
+
+
+async def test_an_award_does_not_enter_a_project_that_a_manager_made(db: Database) -> None:
+    async with transaction(db) as tx:
+        await projects.create_project(
+            tx,
+            project_id="p1",
+            title="Weather",
+            factory_id="lumi-aif",
+            principal_investigator="first@example",
+            by="manager@example",
+        )
+    with pytest.raises(projects.DuplicateProject):
+        await grant(db)
+    assert await db.fetchval("SELECT count(*) FROM allocation") == 0
+    assert await db.fetch("SELECT subject FROM membership") == [("first@example",)]
 
 
 async def test_an_absurd_award_changes_nothing(db: Database) -> None:

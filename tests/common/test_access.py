@@ -10,26 +10,35 @@ from aifn_local.issuer import personas
 from hypothesis import given
 from hypothesis import strategies as st
 
-SUBJECT, PROJECT, FACTORY = "mari", "p-1", "lumi-aif"
+SUBJECT, PROJECT, FACTORY, CALL = "mari", "p-1", "lumi-aif", "aif-playground"
 
 
 def grant_for(role: str, reach: str) -> Grant:
     """The grant by which a role unfolds one of its reaches."""
-    kinds = {"any": ("own", ""), "own": ("own", ""), "project": ("project", PROJECT), "factory": ("factory", FACTORY)}
+    kinds = {
+        "any": ("own", ""),
+        "own": ("own", ""),
+        "project": ("project", PROJECT),
+        "factory": ("factory", FACTORY),
+        "call": ("call", CALL),
+    }
     return Grant(role, *kinds.get(reach, ("federation", "*")))
 
 
+PLACED = ("project", "factory", "call", "federation")
 OWNERS = {
     "any": {},
     "own": {"subject": SUBJECT},
     "project": {"project": PROJECT},
     "factory": {"factory": FACTORY},
+    "call": {"call": CALL},
     "federation": {},
 }
 FOREIGN = {
-    "own": [{}, {"subject": "somebody"}, {"project": PROJECT, "factory": FACTORY}],
+    "own": [{}, {"subject": "somebody"}, {"project": PROJECT, "factory": FACTORY, "call": CALL}],
     "project": [{}, {"project": "p-2"}, {"project": FACTORY}, {"factory": PROJECT}, {"subject": SUBJECT}],
     "factory": [{}, {"factory": "other"}, {"factory": PROJECT}, {"project": FACTORY}, {"subject": SUBJECT}],
+    "call": [{}, {"call": "other"}, {"call": FACTORY}, {"factory": CALL}, {"project": CALL}, {"subject": SUBJECT}],
 }
 CELLS = [(role, reach) for role, reaches in roles().items() for reach in reaches]
 
@@ -59,10 +68,10 @@ def test_a_role_opens_what_its_reach_names_and_nothing_beside_it(role: str, reac
 def test_a_role_without_a_place_gives_nothing_that_belongs_to_a_place(role: str) -> None:
     who = Who(SUBJECT, grants_of([role]))
     reaches = roles()[role]
-    placed = frozenset().union(*(reaches.get(reach, frozenset()) for reach in ("project", "factory", "federation")))
+    placed = frozenset().union(*(reaches.get(reach, frozenset()) for reach in PLACED))
     for permission in placed - reaches.get("own", frozenset()) - reaches.get("any", frozenset()):
         with pytest.raises(Forbidden):
-            who.must(permission, project=PROJECT, factory=FACTORY, subject="other")
+            who.must(permission, project=PROJECT, factory=FACTORY, call=CALL, subject="other")
         with pytest.raises(Forbidden):
             who.scope(permission)
 
@@ -75,6 +84,14 @@ def test_a_list_shows_what_the_grants_reach() -> None:
         frozenset({"p-1", "p-2"}),
         frozenset({"lumi-aif"}),
     )
+    chair = Who("aino", grants_of(["call-manager:call:aif-playground", "call-manager:factory:lumi-aif", "applicant"]))
+    seen = chair.scope("application.read")
+    assert (seen.everything, seen.factories, seen.calls, seen.subject) == (
+        False,
+        frozenset(),
+        frozenset({"aif-playground"}),
+        "aino",
+    )
     assert Who("a", grants_of(["auditor:federation:*"])).scope("job.read").everything
     assert Who("mari", grants_of(["applicant"])).scope("application.read").subject == "mari"
     assert Who("mari", grants_of(["applicant"])).scope("machine.read").everything
@@ -84,7 +101,7 @@ def test_a_person_without_roles_may_nothing() -> None:
     nobody = Who("nobody", frozenset())
     for permission in all_permissions():
         with pytest.raises(Forbidden):
-            nobody.must(permission, project=PROJECT, factory=FACTORY, subject="nobody")
+            nobody.must(permission, project=PROJECT, factory=FACTORY, call=CALL, subject="nobody")
         with pytest.raises(Forbidden):
             nobody.scope(permission)
 
@@ -127,6 +144,8 @@ def test_every_entitlement_of_the_development_issuer_is_a_role_we_know(persona: 
         "pi:project",
         "pi:project:",
         "pi:planet:x",
+        "call-manager:call",
+        "call-manager:call:",
         "PI:project:x",
         " pi",
         "pi\0",
@@ -140,20 +159,23 @@ def test_words_that_are_no_entitlement_of_ours_give_nothing(word: str) -> None:
 
 words = st.text(max_size=12) | st.builds(
     ":".join,
-    st.tuples(
-        st.sampled_from(sorted(roles())), st.sampled_from(["project", "factory", "federation"]), st.text(max_size=5)
-    ),
+    st.tuples(st.sampled_from(sorted(roles())), st.sampled_from(PLACED), st.text(max_size=5)),
 )
 owners = st.none() | st.text(max_size=3)
 
 
-@given(st.lists(words, max_size=6), st.sampled_from(sorted(all_permissions())), owners, owners, owners)
+@given(st.lists(words, max_size=6), st.sampled_from(sorted(all_permissions())), owners, owners, owners, owners)
 def test_more_entitlements_never_take_a_permission_away(
-    given_words: list[str], permission: str, project: str | None, factory: str | None, subject: str | None
+    given_words: list[str],
+    permission: str,
+    project: str | None,
+    factory: str | None,
+    call: str | None,
+    subject: str | None,
 ) -> None:
     def may(some: list[str]) -> bool:
         who = Who("me", grants_of(some))
-        return who.may(permission, project=project, factory=factory, subject=subject)
+        return who.may(permission, project=project, factory=factory, call=call, subject=subject)
 
     singly = [may([word]) for word in given_words]
     assert may(given_words) is any(singly)
@@ -164,9 +186,10 @@ def test_a_list_is_open_exactly_if_some_single_thing_is(given_words: list[str], 
     who = Who("me", grants_of(given_words))
     projects = {grant.of for grant in who.grants if grant.kind == "project"} | {None}
     factories = {grant.of for grant in who.grants if grant.kind == "factory"} | {None}
+    calls = {grant.of for grant in who.grants if grant.kind == "call"} | {None}
     some = any(
-        who.may(permission, project=project, factory=factory, subject="me")
-        for project, factory in itertools.product(projects, factories)
+        who.may(permission, project=project, factory=factory, call=call, subject="me")
+        for project, factory, call in itertools.product(projects, factories, calls)
     )
     try:
         who.scope(permission)

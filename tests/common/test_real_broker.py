@@ -93,6 +93,7 @@ HOSTILE: list[tuple[str, tuple[str, bytes | None], str]] = [
     ("", ("ce_id", b"another"), "header_repeated"),
     ("ce_id", ("ce_id", b"a\x00b"), "header_control"),
     ("content-type", ("content-type", b"application/cloudevents+json"), "not_json"),
+    ("ce_specversion", ("ce_specversion", b"0.3"), "unknown_version"),
 ]
 
 
@@ -101,17 +102,20 @@ async def test_hostile_headers_are_set_aside_and_the_partition_goes_on(
     kafka: str, url: str, victim_db: Database, kind: str
 ) -> None:
     make = placed if kind == "single" else used
-    messages = [with_headers(make(f"bad{n}"), header, drop=drop) for n, (drop, header, _) in enumerate(HOSTILE)]
+    later = make("x").type_name().removesuffix("v1") + "v2"
+    hostile = [*HOSTILE, ("ce_type", ("ce_type", later.encode()), "unknown_version")]
+    messages = [with_headers(make(f"bad{n}"), header, drop=drop) for n, (drop, header, _) in enumerate(hostile)]
     # A header that is none of ours may hold anything: it harms nobody and is not read.
     harmless = [("x-foreign", b"\xff"), ("x-foreign", None), ("correlation_id", b"\xff")]
     async with worker(make_victim(), url, kafka):
         await send_raw(kafka, *messages, with_headers(make("good"), *harmless))
-        await until(lambda: _dead_are(victim_db, len(HOSTILE)))
+        await until(lambda: _dead_are(victim_db, len(hostile)))
         table = "effect" if kind == "single" else "charge"
         await until(lambda: _rows(victim_db, table, "good"))
         topic = make("x").topic
-        await until(lambda: _copied(kafka, f"{topic}-dead", len(HOSTILE)))
-    assert sorted(code for _, code in await dead(victim_db)) == sorted(code for *_, code in HOSTILE)
+        await until(lambda: _copied(kafka, f"{topic}-dead", len(hostile)))
+    assert sorted(code for _, code in await dead(victim_db)) == sorted(code for *_, code in hostile)
+    assert [row["what"] for row in await victim_db.fetch(f"SELECT what FROM {table}")] == ["good"]
     copies = await read_all(kafka, f"{topic}-dead")
     sent = {one["value"]: one for one in messages}
     for copy in copies:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from tests.support.backends import Backends
-from tests.support.http import Asker, asking
+from tests.support.http import ISSUER, Asker, asking
 from tests.support.settings import settings
 
 router = make_router()
@@ -251,6 +252,32 @@ async def test_without_a_token_nobody_gets_in(asker: Asker, things: Database, he
     assert_problem(answer, 401, "unauthenticated")
     assert answer.headers["www-authenticate"] == "Bearer"
     assert await count(things) == 0
+
+
+NOW = int(time.time())
+
+
+@pytest.mark.parametrize(
+    ("claims", "because"),
+    [
+        ({"iat": NOW - 7000, "nbf": NOW - 7000, "exp": NOW - 3600}, "expired"),
+        ({"iss": "http://evil.test"}, "not issued by"),
+        ({"aud": ["aifn-accounting"]}, "not meant for aifn-registry"),
+    ],
+    ids=["expired", "of a foreign issuer", "for another service"],
+)
+async def test_a_token_that_is_truly_signed_and_is_not_for_here_and_now_lets_nobody_in(
+    asker: Asker, things: Database, claims: dict[str, Any], because: str
+) -> None:
+    good = asker.headers["authorization"]
+    asker.headers["authorization"] = f"Bearer {ISSUER.token('applicant', subject='mari', **claims)}"
+    answer = await asker.post("/v1/things", json={"name": "a"})
+    assert because in assert_problem(answer, 401, "unauthenticated")["detail"]
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert (await count(things), await waiting(things)) == (0, 0)
+    # The same key and the same person, with nothing wrong: it was the claim that kept them out.
+    asker.headers["authorization"] = good
+    assert (await asker.post("/v1/things", json={"name": "a"})).status_code == 201
 
 
 async def test_the_same_request_with_the_same_key_happens_once_and_gets_the_same_answer(

@@ -215,3 +215,16 @@ async def test_a_report_on_a_retired_machine_is_refused(seeded: Database, settin
     with pytest.raises(MachineRetired):
         async with transaction(seeded) as tx:
             await actions.remember_capacity(tx, make.report(), may_be_ahead=settings.capacity_ahead)
+
+
+async def test_that_nothing_of_a_retired_machine_is_in_service_is_heard_and_left_alone(
+    seeded: Database, settings: RegistrySettings
+) -> None:
+    async with transaction(seeded) as tx:
+        await actions.retire_machine(tx, await store.get_machine(tx, "lumi", lock=True), "worn out")
+    before = await everything(seeded)
+    empty = make.report(nodes_in_service=0, nodes_idle=0, slices_idle=0)
+    async with transaction(seeded) as tx:
+        await actions.remember_capacity(tx, empty, may_be_ahead=settings.capacity_ahead)
+    assert await everything(seeded) == before
+    assert await seeded.fetchval("SELECT count(*) FROM capacity") == 0

@@ -167,6 +167,38 @@ async def test_an_access_manager_awards_a_fast_lane_request_once(api: Asker, lum
     assert len(await announced(lumi, AwardGranted)) == 1
 
 
+async def test_a_call_manager_sees_and_awards_the_applications_of_that_call_only(api: Asker, lumi: Database) -> None:
+    large = [{"partition_id": "lumi-g", "gpu_hours": 20_000}]
+    api.as_("applicant", subject="mari")
+    foreign = (await apply(api, call_id="aif-fast-lane", asks=large)).json()["application_id"]
+    await lumi.execute("UPDATE call SET technical_check = 'manual' WHERE call_id = 'aif-playground'")
+    view = (await apply(api)).json()
+    assert view["state"] == "eligible"
+    entitlements = ["call-manager:call:aif-playground"]
+
+    async def seen(**query: str) -> list[str]:
+        items = (await api.get("/v1/applications", params=query)).json()["items"]
+        return [one["application_id"] for one in items]
+
+    api.as_("access-manager", subject="chair", entitlements=entitlements)
+    assert await seen() == [view["application_id"]]
+    assert await seen(call_id="aif-fast-lane") == []
+    assert (await api.get(f"/v1/applications/{foreign}")).status_code == 403
+    assert (await api.get(f"/v1/applications/{view['application_id']}")).json() == view
+    refused = await api.post(f"/v1/applications/{foreign}/award", json={"reason": "kindness"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert await announced(lumi, AwardGranted) == []
+    done = await api.post(f"/v1/applications/{view['application_id']}/award", json={"reason": "the panel agreed"})
+    assert (done.status_code, done.json()["state"]) == (200, "awarded")
+    assert [event.application_id for event in await announced(lumi, AwardGranted)] == [view["application_id"]]
+    # Who manages one call and has applied under another sees both.
+    api.as_("access-manager", subject="mari", entitlements=["applicant", "call-manager:call:no-such-call"])
+    assert await seen() == [foreign, view["application_id"]]
+    api.as_("access-manager", subject="eve", entitlements=["applicant", *entitlements])
+    own = (await apply(api, call_id="aif-fast-lane", asks=large)).json()["application_id"]
+    assert await seen() == [view["application_id"], own]
+
+
 async def test_a_refused_application_cannot_be_awarded(api: Asker, lumi: Database) -> None:
     view = (await apply(api.as_("applicant"), months=9)).json()
     answer = await api.as_("access-manager").post(

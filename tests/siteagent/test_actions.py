@@ -359,16 +359,77 @@ async def test_units_do_not_change_under_jobs(site: Site) -> None:
     assert await site.db.fetchval("SELECT units_per_node FROM partition") == 128
 
 
-async def test_a_partition_that_leaves_the_passport_takes_no_more_jobs_and_ends_those_it_has(site: Site) -> None:
+RETIRED = MachineDescribed.example(revision=1, retired=True, partitions=[passport()])
+
+
+async def ends(site: Site) -> list[tuple[str, str, object, int]]:
+    """How jobs ended: name, outcome, when, segments."""
+    return [(one.job_id, one.outcome, one.ended_at, one.segments) for one in await site.told(JobEnded)]
+
+
+async def test_a_job_on_its_way_to_a_withdrawn_partition_is_refused_there_and_what_runs_goes_on(site: Site) -> None:
     await site.hear(dispatched("job-1", script="sleep 50"))
     await site.tick(10)
-    await site.hear(MachineDescribed.example(revision=1, retired=True, partitions=[passport()]))
-    with pytest.raises(UnknownPartition):
-        await site.hear(dispatched("job-2"))
+    await site.hear(RETIRED)
+    await site.hear(dispatched("job-2"))
     await site.tick(20)
     await site.tick(100)
+    assert await ends(site) == [("job-2", "refused", at(11), 0), ("job-1", "completed", at(51), 1)]
+    assert (await site.told(JobEnded))[0].detail == "needs 1 nodes at once, 0 are in service"
+    assert await site.tick(200) is False
+
+
+async def test_a_job_that_waits_in_a_partition_that_is_withdrawn_is_refused_and_what_runs_goes_on(site: Site) -> None:
+    await site.hear(dispatched("job-1", nodes=4, slices=256, script="sleep 50"))
+    await site.hear(dispatched("job-2"))
+    await site.tick(10)
+    await site.hear(dispatched("job-3"))
+    await site.hear(RETIRED)
+    await site.tick(10)
+    await site.tick(100)
+    assert sorted(await ends(site)) == [
+        ("job-1", "completed", at(51), 1),
+        ("job-2", "refused", at(10), 0),
+        ("job-3", "refused", at(100), 0),
+    ]
+    assert {one.detail for one in await site.told(JobEnded) if one.outcome == "refused"} == {
+        "its partition was withdrawn before it could start"
+    }
+    assert [one.job_id for one in await site.told(UsageReported)] == ["job-1"]
+    assert await site.db.fetchval("SELECT count(*) FROM job WHERE outcome IS NULL") == 0
+
+
+async def test_a_job_that_loses_its_node_in_a_withdrawn_partition_ends_with_the_segment_it_ran(site: Site) -> None:
+    site.settings = site.settings.model_copy(update={"simulated_requeue_per_mille": 1000})
+    await site.hear(dispatched(script="sleep 100"))
+    await site.tick(1)
+    await site.hear(RETIRED)
+    await site.tick(2)
+    await site.tick(200)
+    assert await ends(site) == [("job-1", "refused", at(200), 1)]
+    assert [one.kind for one in await site.told(UsageReported)] == ["requeued"]
+
+
+async def test_a_job_that_waited_where_nothing_was_in_service_is_refused_once_that_is_withdrawn(site: Site) -> None:
+    await site.hear(dispatched("job-1", nodes=4, slices=256, script="sleep 50"))
+    await site.hear(dispatched("job-2"))
+    await site.tick(10)
+    site.settings = site.settings.model_copy(update={"simulated_nodes": {"lumi-g": 0}})
+    await site.tick(60)
+    await site.hear(RETIRED)
+    await site.tick(70)
+    assert await ends(site) == [("job-1", "completed", at(51), 1), ("job-2", "refused", at(70), 0)]
+
+
+async def test_a_withdrawn_partition_is_reported_once_as_empty_until_it_comes_back(site: Site) -> None:
+    await site.tick(0)
+    await site.hear(RETIRED)
+    for now in range(10, 1000, 110):
+        await site.tick(now)
     assert [one.nodes_in_service for one in await site.told(CapacityReported)] == [4, 0]
-    assert [one.outcome for one in await site.told(JobEnded)] == ["completed"]
+    await site.hear(MachineDescribed.example(revision=2, partitions=[passport()]))
+    await site.tick(1000)
+    assert [one.nodes_in_service for one in await site.told(CapacityReported)] == [4, 0, 4]
 
 
 async def test_another_machine_is_none_of_our_business(new_site: Site) -> None:

@@ -1,7 +1,7 @@
 """Where the tests' broker and database come from: no test knows which of the three it is.
 
-First of: addresses in the environment (AIFN_KAFKA and AIFN_POSTGRES); containers, when a Docker engine answers and
-already has the images (or AIFN_TEST_PULL=1); the local stack.
+First of: addresses in the environment (AIFN_KAFKA and AIFN_POSTGRES, both or none); containers, when a Docker engine
+answers and already has the images (or AIFN_TEST_PULL=1); the local stack.
 """
 
 import asyncio
@@ -83,8 +83,11 @@ class Backends:
 
 @contextmanager
 def provide() -> Iterator[Backends]:
-    """The first source that is there; see the module's first lines."""
+    """The first source that is there; see the module's first lines. Raises ValueError if one address is missing."""
     kafka, postgres = os.environ.get("AIFN_KAFKA"), os.environ.get("AIFN_POSTGRES")
+    if bool(kafka) != bool(postgres):
+        given, missing = ("AIFN_KAFKA", "AIFN_POSTGRES") if kafka else ("AIFN_POSTGRES", "AIFN_KAFKA")
+        raise ValueError(f"{given} is set and {missing} is not: set both, or none to have servers started")
     if kafka and postgres:
         yield Backends(kafka, postgres, "the environment")
     elif _engine_has_images():

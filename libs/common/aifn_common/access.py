@@ -9,12 +9,12 @@ from importlib.resources import files
 from aifn_common.errors import Forbidden
 
 Reach = str
-REACHES: tuple[Reach, ...] = ("any", "own", "project", "factory", "federation")
+REACHES: tuple[Reach, ...] = ("any", "own", "project", "factory", "call", "federation")
 
 
 @dataclass(frozen=True)
 class Grant:
-    """A role given to a person: everywhere (`federation`), for one factory or one project, or for what is theirs."""
+    """A role given to a person: everywhere (`federation`), for one factory, project or call, or for what is theirs."""
 
     role: str
     kind: str
@@ -23,11 +23,12 @@ class Grant:
 
 @dataclass(frozen=True)
 class Scope:
-    """What a person may see of a list: everything, or what belongs to these projects and factories, or is theirs."""
+    """What a person may see of a list: everything, or what is of these projects, factories or calls, or is theirs."""
 
     everything: bool
     projects: frozenset[str]
     factories: frozenset[str]
+    calls: frozenset[str]
     subject: str | None
 
 
@@ -63,7 +64,7 @@ def grants_of(entitlements: Iterable[str]) -> frozenset[Grant]:
             continue
         if not rest:
             found.add(Grant(name, "own", ""))
-        elif kind in ("project", "factory", "federation") and of:
+        elif kind in ("project", "factory", "call", "federation") and of:
             found.add(Grant(name, kind, of))
     return frozenset(found)
 
@@ -77,30 +78,41 @@ class Who:
     checked: bool = field(default=False, init=False)
 
     def may(
-        self, permission: str, *, project: str | None = None, factory: str | None = None, subject: str | None = None
+        self,
+        permission: str,
+        *,
+        project: str | None = None,
+        factory: str | None = None,
+        call: str | None = None,
+        subject: str | None = None,
     ) -> bool:
         """Whether some grant gives the permission on a thing with these owners."""
         self._known(permission)
+        places = {"project": project, "factory": factory, "call": call}
         for grant in self.grants:
             reaches = roles()[grant.role]
             if permission in reaches.get("any", ()) or (
                 permission in reaches.get("own", ()) and subject == self.subject
             ):
                 return True
-            if permission in reaches.get("project", ()) and grant.kind == "project" and grant.of == project:
-                return True
-            if permission in reaches.get("factory", ()) and grant.kind == "factory" and grant.of == factory:
+            if permission in reaches.get(grant.kind, ()) and grant.kind in places and grant.of == places[grant.kind]:
                 return True
             if permission in reaches.get("federation", ()) and grant.kind == "federation":
                 return True
         return False
 
     def must(
-        self, permission: str, *, project: str | None = None, factory: str | None = None, subject: str | None = None
+        self,
+        permission: str,
+        *,
+        project: str | None = None,
+        factory: str | None = None,
+        call: str | None = None,
+        subject: str | None = None,
     ) -> None:
         """Raise Forbidden unless some grant gives the permission on a thing with these owners (None: has no such)."""
         self.checked = True
-        if not self.may(permission, project=project, factory=factory, subject=subject):
+        if not self.may(permission, project=project, factory=factory, call=call, subject=subject):
             raise Forbidden(f"{permission} is not among your permissions here")
 
     def scope(self, permission: str) -> Scope:
@@ -113,12 +125,14 @@ class Who:
             or (permission in reaches.get("federation", ()) and grant.kind == "federation")
             for grant, reaches in held
         )
-        projects = frozenset(g.of for g, r in held if g.kind == "project" and permission in r.get("project", ()))
-        factories = frozenset(g.of for g, r in held if g.kind == "factory" and permission in r.get("factory", ()))
+        projects, factories, calls = (
+            frozenset(grant.of for grant, reaches in held if grant.kind == kind and permission in reaches.get(kind, ()))
+            for kind in ("project", "factory", "call")
+        )
         own = any(permission in reaches.get("own", ()) for _, reaches in held)
-        if not (everything or projects or factories or own):
+        if not (everything or projects or factories or calls or own):
             raise Forbidden(f"{permission} is not among your permissions")
-        return Scope(everything, projects, factories, self.subject if own else None)
+        return Scope(everything, projects, factories, calls, self.subject if own else None)
 
     @staticmethod
     def _known(permission: str) -> None:

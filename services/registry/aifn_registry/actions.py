@@ -77,12 +77,16 @@ async def retire_factory(tx: Transaction, known: Factory, reason: str) -> Factor
 async def remember_capacity(tx: Transaction, event: CapacityReported, *, may_be_ahead: timedelta) -> None:
     """Keep what a site saw in its batch system, unless something newer is known.
 
+    That nothing of a retired machine is in service is no news: its site says so once as it hears of the retirement.
+
     Raises: UnknownPartition, MachineRetired, AbsurdCapacity, ObservedInFuture, StaleCapacity.
     """
     machine, partition = await _reported(tx, event)
-    known = await store.get_capacity(tx, partition.partition_id)
     if machine.retired:
+        if event.nodes_in_service == 0:
+            return
         raise MachineRetired(machine.machine_id)
+    known = await store.get_capacity(tx, partition.partition_id)
     accepted = accept_capacity(partition, _capacity(event), known, may_be_ahead=may_be_ahead)
     await store.put_capacity(tx, accepted)
 

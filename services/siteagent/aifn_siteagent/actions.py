@@ -70,7 +70,7 @@ async def queue_job(tx: Transaction, event: JobDispatched, settings: SiteAgentSe
         return
     machine = await store.lock_machine(tx, settings.machine)
     partition = await store.get_partition(tx, event.partition_id)
-    if machine is None or partition is None or partition.withdrawn:
+    if machine is None or partition is None:
         raise UnknownPartition(event.machine_id, event.partition_id)
     if event.resource != partition.resource:
         raise WrongResource(expected=partition.resource, given=event.resource)
@@ -127,13 +127,16 @@ async def _follow_partition(
 ) -> list[Event]:
     offered = _offered(partition, settings)
     resized = offered != partition.nodes_in_service
-    reports = resized or _is_report_due(partition, until, settings)
+    # The registry wants to hear that nothing is left of a withdrawn partition, and then nothing more about it.
+    reports = resized or (not partition.withdrawn and _is_report_due(partition, until, settings))
     if not due and not reports:
         return []
     jobs = await store.list_live_jobs(tx, partition.partition_id)
     events: list[Event] = []
     if due or resized:
         done = simulated.advance(partition, jobs, since=since, until=until, nodes_in_service=offered)
+        if partition.withdrawn:
+            done = simulated.turn_away(done, until)
         await _record(tx, done)
         events += [_told(one, settings.machine) for one in done.happenings]
         jobs = list(done.alive)

@@ -27,6 +27,7 @@ from aifn_siteagent.domain import (
 
 BACKEND = "simulated"
 LONGEST_SECONDS = 10 * 366 * 86_400
+WITHDRAWN = "its partition was withdrawn before it could start"
 _SLEEP = re.compile(r"^[ \t]*sleep[ \t]+([0-9]+)[ \t]*$", re.MULTILINE | re.ASCII)
 _EXIT = re.compile(r"^[ \t]*exit[ \t]+([0-9]{1,3})[ \t]*$", re.MULTILINE | re.ASCII)
 
@@ -94,6 +95,20 @@ def advance(
         system.run(until)
     changed = [job for number, job in system.jobs.items() if number in system.changed]
     return Advance(list(system.jobs.values()), changed, system.happenings)
+
+
+def turn_away(done: Advance, at: datetime) -> Advance:
+    """End as refused whatever waits in a withdrawn partition at an instant: it would wait for ever.
+
+    What runs goes on; a job that lost its node and waits again is refused with the segments it has run.
+    """
+    away = [job for job in done.alive if job.started_at is None and job.submitted_at <= at]
+    gone = {job.local_job_id for job in away}
+    return Advance(
+        [job for job in done.alive if job.local_job_id not in gone],
+        [job for job in done.changed if job.local_job_id not in gone],
+        [*done.happenings, *(Ended(job, "refused", at, job.segment, WITHDRAWN) for job in away)],
+    )
 
 
 def occupancy(partition: Partition, jobs: Iterable[Job], *, at: datetime) -> Occupancy:

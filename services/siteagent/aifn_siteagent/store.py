@@ -37,7 +37,7 @@ _PARTITIONS = f"""
 SELECT {_PARTITION_COLUMNS}, EXISTS (
     SELECT FROM job
     WHERE job.partition_id = partition.partition_id AND outcome IS NULL
-    AND (ends_at <= $2 OR cancel_at <= $2 OR (started_at IS NULL AND submitted_at > $1 AND submitted_at <= $2))
+    AND (ends_at <= $2 OR cancel_at <= $2 OR (started_at IS NULL AND submitted_at <= $2 AND (submitted_at > $1 OR withdrawn)))
 ) AS due
 FROM partition ORDER BY partition_id"""
 _DESCRIBE = """

@@ -77,7 +77,10 @@ async def remember_machine(tx: Transaction, event: MachineDescribed) -> None:
 async def open_project_from_award(tx: Transaction, event: AwardGranted) -> None:
     """Open what an award gives: the project, if it is new, its principal investigator, an allocation per resource.
 
-    Raises: DuplicateAward, AbsurdAmount.
+    A further award to the same application adds to its project. A project that was made for anything else is not
+    touched: its members would spend, and its factory would see, what was given to others.
+
+    Raises: DuplicateAward, DuplicateProject, AbsurdAmount.
     """
     if await store.award_known(tx, event.award_id):
         raise DuplicateAward(f"award {event.award_id} was carried out before")
@@ -86,6 +89,8 @@ async def open_project_from_award(tx: Transaction, event: AwardGranted) -> None:
         tx, event.project_id, event.project_title, event.factory_id, by=event.award_id, at=now
     )
     project = await store.get_project(tx, event.project_id, lock=True)
+    if not is_new and not await store.applied_for(tx, project.id, event.application_id):
+        raise DuplicateProject(f"project {project.id} exists, and not for application {event.application_id}")
     members = {one.subject: one.role for one in await store.list_members(tx, project.id)}
     if is_new or members.get(event.principal_investigator) != "pi":
         await _describe(tx, project.id, members | {event.principal_investigator: "pi"}, is_new=is_new)

@@ -24,6 +24,7 @@ ON CONFLICT (id) DO NOTHING"""
 _RAISE_REVISION = "UPDATE project SET revision = revision + 1 WHERE id = $1 RETURNING revision"
 
 _AWARD_KNOWN = "SELECT EXISTS (SELECT FROM award WHERE id = $1)"
+_APPLIED_FOR = "SELECT EXISTS (SELECT FROM award WHERE project_id = $1 AND application_id = $2)"
 _ADD_AWARD = """
 INSERT INTO award (id, project_id, application_id, mode, policy_version, deciding_authority, applicant_kind, country,
     starts_at, ends_at)
@@ -191,6 +192,11 @@ async def raise_revision(tx: Transaction, project_id: ProjectId) -> int:
 async def award_known(tx: Transaction, award_id: str) -> bool:
     """Whether an award was carried out before."""
     return bool(await tx.fetchval(_AWARD_KNOWN, award_id))
+
+
+async def applied_for(tx: Transaction, project_id: ProjectId, application_id: str) -> bool:
+    """Whether an award to this application was carried out for this project."""
+    return bool(await tx.fetchval(_APPLIED_FOR, project_id, application_id))
 
 
 async def add_award(tx: Transaction, award: Award) -> None:

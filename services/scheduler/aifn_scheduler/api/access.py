@@ -301,10 +301,11 @@ async def list_applications(
     state: Annotated[Literal["refused", "eligible", "awarded"] | None, Query()] = None,
 ) -> Page[ApplicationView]:
     scope = who.scope("application.read")
-    everybody = scope.everything or settings.factory in scope.factories
     found = await access_store.list_applications(
         tx,
-        submitted_by=None if everybody else who.subject,
+        everything=scope.everything or settings.factory in scope.factories,
+        calls=scope.calls,
+        submitted_by=scope.subject,
         call_id=call_id,
         state=state,
         after=number_in(page.after),
@@ -317,7 +318,7 @@ async def list_applications(
 @router.get("/applications/{application_id}", summary="One application with its findings", tags=["access"])
 async def get_application(application_id: ApplicationId, tx: Tx, who: Who, settings: Settings) -> ApplicationView:
     filed = await access_store.get_application(tx, application_id)
-    who.must("application.read", subject=filed.submitted_by, factory=settings.factory)
+    who.must("application.read", subject=filed.submitted_by, call=filed.call_id, factory=settings.factory)
     return ApplicationView.of(filed)
 
 
@@ -325,7 +326,8 @@ async def get_application(application_id: ApplicationId, tx: Tx, who: Who, setti
 async def award_application(
     application_id: ApplicationId, body: AwardBody, tx: Tx, who: Who, settings: Settings
 ) -> ApplicationView:
-    who.must("application.award", factory=settings.factory)
+    waiting = await access_store.get_application(tx, application_id)
+    who.must("application.award", call=waiting.call_id, factory=settings.factory)
     filed = await access_actions.award_application(
         tx, application_id, by=who.subject, reason=body.reason, factory=settings.factory
     )

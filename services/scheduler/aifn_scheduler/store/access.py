@@ -1,6 +1,6 @@
 """Remembers calls, applications and awards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -31,10 +31,10 @@ _BEFORE = """
 _SELECT = f"SELECT {_COLUMNS}, {_BEFORE} AS before FROM application"
 _LIST = f"""
 {_SELECT}
-WHERE place > $1 AND ($2::text IS NULL OR submitted_by = $2) AND ($3::text IS NULL OR call_id = $3)
-  AND ($4::text IS NULL OR $4 = CASE WHEN award_id IS NOT NULL THEN 'awarded' WHEN eligible THEN 'eligible'
+WHERE place > $1 AND ($2 OR call_id = ANY($3::text[]) OR submitted_by = $4) AND ($5::text IS NULL OR call_id = $5)
+  AND ($6::text IS NULL OR $6 = CASE WHEN award_id IS NOT NULL THEN 'awarded' WHEN eligible THEN 'eligible'
                                      ELSE 'refused' END)
-ORDER BY place LIMIT $5"""
+ORDER BY place LIMIT $7"""
 _AWARD = """
 UPDATE application SET award_id = $2, project_id = $3, awarded_at = $4, awarded_by = $5, award_reason = $6
 WHERE application_id = $1"""
@@ -147,10 +147,23 @@ async def get_application(tx: Transaction, application_id: str, *, lock: bool = 
 
 
 async def list_applications(
-    tx: Transaction, *, submitted_by: str | None, call_id: str | None, state: str | None, after: int, limit: int
+    tx: Transaction,
+    *,
+    everything: bool,
+    calls: Collection[str],
+    submitted_by: str | None,
+    call_id: str | None,
+    state: str | None,
+    after: int,
+    limit: int,
 ) -> Sequence[Filed]:
-    """Applications in the order of submission; None does not filter."""
-    return [_filed(row) for row in await tx.fetch(_LIST, after, submitted_by, call_id, state, limit)]
+    """Applications in the order of submission.
+
+    The reader may see everything, or what was filed under one of `calls` or by `submitted_by` (None: nobody). Of that,
+    `call_id` and `state` choose; None does not filter.
+    """
+    rows = await tx.fetch(_LIST, after, everything, list(calls), submitted_by, call_id, state, limit)
+    return [_filed(row) for row in rows]
 
 
 async def next_project_number(tx: Transaction) -> int:
