@@ -67,7 +67,9 @@ async def test_an_award_opens_a_project_with_its_pi_and_one_allocation_per_resou
     assert await broken_checks(db) == []
 
 
-async def test_a_second_award_to_an_application_adds_to_its_project_and_the_same_one_again_is_refused(db: Database) -> None:
+async def test_a_second_award_to_an_application_adds_to_its_project_and_the_same_one_again_is_refused(
+    db: Database,
+) -> None:
     await grant(db)
     await grant(db, award_id="award-2")
     assert await db.fetchval("SELECT count(*) FROM allocation WHERE project_id = 'p1'") == 2
