@@ -91,6 +91,38 @@ async def test_what_is_held_is_not_given_twice(db: Database, limits: SchedulerSe
     assert (await read(db, third.job_id)).life.state == "placed"
 
 
+async def test_jobs_that_cannot_start_do_not_hide_those_of_other_projects_or_partitions(
+    db: Database, limits: SchedulerSettings
+) -> None:
+    await world(db)
+    async with transaction(db) as tx:
+        await membership.remember_project(tx, project("p2"))
+        await machines.remember_allocation(tx, allocation(partition_id="lumi-c"))
+        await machines.remember_allocation(tx, allocation("p2"))
+    await db.execute(
+        "UPDATE allocation SET starts_at = now() + interval '1 day' WHERE project_id = 'p1' AND partition_id = 'lumi-g'"
+    )
+    for _ in range(5):
+        await submit(db)
+    elsewhere = await submit(db, partition_id="lumi-c")
+    other = await submit(db, project_id="p2")
+    assert await tick(db, limits.model_copy(update={"plan_at_most": 3})) == 2
+    assert [one.job_id for one in await announced(db, JobPlaced)] == [elsewhere.job_id, other.job_id]
+
+
+async def test_a_plan_keeps_its_bound_and_the_order_of_the_queue(db: Database) -> None:
+    await world(db)
+    async with transaction(db) as tx:
+        await membership.remember_project(tx, project("p2"))
+        await machines.remember_allocation(tx, allocation("p2"))
+    queued = [await submit(db, project_id=name) for name in ("p1", "p1", "p1", "p2", "p1", "p2")]
+    async with db.acquire() as connection:
+        seen = [one.job_id for one in await store.list_waiting(connection, 4)]
+        whole = [one.job_id for one in await store.list_waiting(connection, 10)]
+    assert seen == [queued[index].job_id for index in (0, 1, 3, 5)]
+    assert whole == [job.job_id for job in queued]
+
+
 async def test_two_plans_at_the_same_moment_place_a_job_once(db: Database, limits: SchedulerSettings) -> None:
     await world(db, nodes=3)
     for _ in range(5):

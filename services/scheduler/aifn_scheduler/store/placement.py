@@ -39,10 +39,15 @@ UPDATE job SET state = $2, outcome = $3, reason = $4, segments = $5, runs = $6, 
                closed_at = $13, held_at = $14
 WHERE job_id = $1"""
 
+# Every project's wish for a partition gets its share of the plan: jobs that cannot start must not hide all others.
 _WAITING = """
+WITH ranked AS (
+    SELECT job_id, place, row_number() OVER (PARTITION BY project_id, wanted_partition ORDER BY place) AS rank
+    FROM job WHERE state = 'queued'
+), chosen AS (SELECT job_id FROM ranked ORDER BY rank, place LIMIT $1)
 SELECT job_id, project_id, wanted_partition, size_kind, size_count, walltime_seconds, software_stack, planned_start,
        planned_on, explanation->>'verdicts' AS verdicts
-FROM job WHERE state = 'queued' ORDER BY place LIMIT $1"""
+FROM job JOIN chosen USING (job_id) WHERE state = 'queued' ORDER BY place"""
 _HOLDING = """
 SELECT job_id, partition_id, slices, walltime_seconds, planned_start, last_started_at
 FROM job WHERE state IN ('placed', 'dispatched', 'running')"""
@@ -208,7 +213,7 @@ async def try_lock_plan(tx: Transaction) -> bool:
 
 
 async def list_waiting(tx: Transaction, limit: int) -> Sequence[Waiting]:
-    """The first jobs of the queue."""
+    """Jobs that wait, in the order of the queue; of more than `limit`, the first of every project and partition."""
     return [
         Waiting(row["job_id"], _wish(row, "", ""), row["planned_start"], row["planned_on"], row["verdicts"])
         for row in await tx.fetch(_WAITING, limit)
