@@ -415,6 +415,7 @@ async def test_a_job_that_waited_where_nothing_was_in_service_is_refused_once_th
     await site.hear(dispatched("job-2"))
     await site.tick(10)
     site.settings = site.settings.model_copy(update={"simulated_nodes": {"lumi-g": 0}})
+    await site.tick(20)
     await site.tick(60)
     await site.hear(RETIRED)
     await site.tick(70)

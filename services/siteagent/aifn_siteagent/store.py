@@ -37,7 +37,8 @@ _PARTITIONS = f"""
 SELECT {_PARTITION_COLUMNS}, EXISTS (
     SELECT FROM job
     WHERE job.partition_id = partition.partition_id AND outcome IS NULL
-    AND (ends_at <= $2 OR cancel_at <= $2 OR (started_at IS NULL AND submitted_at <= $2 AND (submitted_at > $1 OR withdrawn)))
+    AND (ends_at <= $2 OR cancel_at <= $2
+         OR (started_at IS NULL AND submitted_at <= $2 AND (submitted_at > $1 OR withdrawn)))
 ) AS due
 FROM partition ORDER BY partition_id"""
 _DESCRIBE = """
@@ -58,7 +59,10 @@ async def get_partition(tx: Transaction, partition_id: str) -> Partition | None:
 
 
 async def list_partitions(tx: Transaction, since: datetime, until: datetime) -> list[tuple[Partition, bool]]:
-    """All partitions, each with whether anything happens to its jobs after `since` and up to `until`."""
+    """All partitions, each with whether anything happens to its jobs after `since` and up to `until`.
+
+    To a job that waits in a withdrawn partition something always does: it is turned away.
+    """
     found = []
     for row in await tx.fetch(_PARTITIONS, since, until):
         values = dict(row)
