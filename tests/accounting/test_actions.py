@@ -305,6 +305,9 @@ async def test_a_batch_with_bad_records_charges_the_good_ones(db: Database, sett
         "absurd_amount": used("b6", 64 * HOUR * 2),
         "conflicting_usage": used("known", 6),
     }
+    too_wide = used("b7", nodes=2979)
+    [refused] = await charge(db, settings, too_wide)
+    assert (refused.event, refused.refusal.details) == (too_wide, {"amount": 2979, "limit": 2978})
     rejected = await charge(db, settings, used("good", 7), *bad.values(), used("better", 8), used("known", 5))
     assert {one.refusal.code: one.event for one in rejected} == bad
     assert await balances(db) == (GRANTED - 20, 0, 20, 0)

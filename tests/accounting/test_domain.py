@@ -29,6 +29,7 @@ from aifn_accounting.domain.usage import (
     NoRate,
     RateCard,
     Rates,
+    Size,
     WrongResource,
     check,
     identity_of,
@@ -217,37 +218,51 @@ def test_a_hold_goes_back_once_all_segments_are_charged() -> None:
 
 # Usage records
 
-UNITS = {GPU: 64}
+SIZES = {GPU: Size(units_per_node=64, nodes=2978)}
 
 
 def test_a_plausible_record_is_taken() -> None:
-    check(used(amount=64 * 3600), UNITS, START + hours(1))
+    check(used(amount=64 * 3600), SIZES, START + hours(1))
 
 
 def test_a_record_that_ends_before_it_starts_is_refused() -> None:
     with pytest.raises(EndsBeforeStart):
-        check(used(ended_at=START - timedelta(seconds=1)), UNITS, START + hours(1))
+        check(used(ended_at=START - timedelta(seconds=1)), SIZES, START + hours(1))
 
 
 def test_a_clock_may_be_a_day_ahead_and_not_more() -> None:
-    check(used(), UNITS, START + hours(1) - DAY)
+    check(used(), SIZES, START + hours(1) - DAY)
     with pytest.raises(FromTheFuture):
-        check(used(), UNITS, START + hours(1) - DAY - timedelta(seconds=1))
+        check(used(), SIZES, START + hours(1) - DAY - timedelta(seconds=1))
 
 
 @pytest.mark.parametrize("resource", [CPU, "leonardo/lumi-g/gpu-time", "lumi/lumi-g2/gpu-time"])
 def test_a_resource_of_another_partition_is_refused(resource: str) -> None:
     with pytest.raises(WrongResource):
-        check(used(amount={resource: 1}), UNITS, START + hours(1))
+        check(used(amount={resource: 1}), SIZES, START + hours(1))
 
 
 def test_no_node_gives_more_than_all_its_slices_for_all_the_time() -> None:
     two_seconds = 2 * 64  # what sites may round differently
-    check(used(amount=64 * 3600 + two_seconds), UNITS, START + hours(1))
+    check(used(amount=64 * 3600 + two_seconds), SIZES, START + hours(1))
     with pytest.raises(AbsurdAmount):
-        check(used(amount=64 * 3600 + two_seconds + 1), UNITS, START + hours(1))
+        check(used(amount=64 * 3600 + two_seconds + 1), SIZES, START + hours(1))
     with pytest.raises(AbsurdAmount):
-        check(used(amount=1, nodes=0), UNITS, START + hours(1))
+        check(used(amount=1, nodes=0), SIZES, START + hours(1))
+
+
+def test_no_job_runs_on_more_nodes_than_the_passport_says() -> None:
+    check(used(nodes=2978), SIZES, START + hours(1))
+    with pytest.raises(AbsurdAmount) as refused:
+        check(used(nodes=2979), SIZES, START + hours(1))
+    assert refused.value.details == {"amount": 2979, "limit": 2978}
+
+
+def test_any_number_of_nodes_may_be_where_the_passport_says_none() -> None:
+    amount = 2979 * 64 * 3600
+    check(used(amount=amount, nodes=2979), {GPU: Size(64, None)}, START + hours(1))
+    with pytest.raises(AbsurdAmount):
+        check(used(amount=2 * amount, nodes=2979), {GPU: Size(64, None)}, START + hours(1))
 
 
 def test_without_a_passport_only_the_impossible_is_refused() -> None:

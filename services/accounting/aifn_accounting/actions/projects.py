@@ -69,6 +69,7 @@ async def remember_machine(tx: Transaction, event: MachineDescribed) -> None:
             devices_per_node=part.devices_per_node,
             gpus_per_node=part.gpus_per_node,
             cores_per_node=part.cores_per_node,
+            nodes=part.nodes,
             factory_ids=event.factory_ids,
             revision=event.revision,
         )

@@ -23,6 +23,7 @@ from aifn_accounting.domain.usage import (
     Identity,
     Intake,
     Rates,
+    Size,
     UnknownProject,
     Usage,
     check,
@@ -71,7 +72,7 @@ async def charge_usage(tx: Transaction, events: Sequence[Usage], settings: Accou
     """Charge a batch of usage records, each once, in any order; returns those that were refused."""
     now = clock.now()
     await usage_store.lock_usage(tx)
-    plausible, rejected = _plausible(events, await usage_store.units_per_node(tx), now)
+    plausible, rejected = _plausible(events, await usage_store.sizes(tx), now)
     if not plausible:
         return rejected
     known = await usage_store.known_revisions(tx, plausible.keys())
@@ -114,14 +115,14 @@ def _charge_effective(
 
 
 def _plausible(
-    events: Iterable[Usage], units_per_node: Mapping[ResourceId, int], now: datetime
+    events: Iterable[Usage], sizes: Mapping[ResourceId, Size], now: datetime
 ) -> tuple[dict[Identity, list[Usage]], list[Rejected]]:
     """Those that can be true, by identity, and those that cannot."""
     found: dict[Identity, list[Usage]] = {}
     rejected = []
     for event in events:
         try:
-            check(event, units_per_node, now)
+            check(event, sizes, now)
         except Refusal as refusal:
             rejected.append(Rejected(event, refusal))
         else:

@@ -131,6 +131,13 @@ class RateCard:
         return -(-amount * self.numerator // self.denominator)
 
 
+class Size(NamedTuple):
+    """How much of a resource there is: slices in one node, and nodes if the machine's passport says how many."""
+
+    units_per_node: int
+    nodes: int | None
+
+
 class Charge(NamedTuple):
     """What one usage record costs one allocation, as a whole."""
 
@@ -160,11 +167,11 @@ def identity_of(record: Usage) -> Identity:
     return (record.local_job_id, record.machine_id, record.submitted_at, record.segment)
 
 
-def check(record: Usage, units_per_node: Mapping[ResourceId, int], now: datetime) -> None:
+def check(record: Usage, sizes: Mapping[ResourceId, Size], now: datetime) -> None:
     """Refuse a record that cannot be true.
 
     Args:
-        units_per_node: slices in one node, of the resources whose machine is known.
+        sizes: of the resources whose machine is known.
     Raises: EndsBeforeStart, FromTheFuture, WrongResource, AbsurdAmount.
     """
     started, ended = record.started_at, record.ended_at
@@ -177,8 +184,11 @@ def check(record: Usage, units_per_node: Mapping[ResourceId, int], now: datetime
         if not resource.startswith(place):
             raise WrongResource(resource, record.machine_id, record.partition_id)
         limit = LARGEST_AMOUNT
-        units = units_per_node.get(resource)
-        if units is not None:
+        size = sizes.get(resource)
+        if size is not None:
+            units, nodes = size
+            if nodes is not None and record.nodes > nodes:
+                raise AbsurdAmount(record.nodes, limit=nodes, what=f"the number of nodes of {resource}")
             # Sites round to whole seconds, each in its own way: the run may have been up to a second longer.
             seconds = (ended - started + _ONE_SECOND) // _ONE_SECOND + 1
             limit = min(limit, record.nodes * units * seconds)

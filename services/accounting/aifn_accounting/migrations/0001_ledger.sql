@@ -11,6 +11,7 @@ CREATE TABLE resource (
     devices_per_node int,
     gpus_per_node    int,
     cores_per_node   int,
+    nodes            int,
     factory_ids      text[] NOT NULL,
     revision         int NOT NULL
 );

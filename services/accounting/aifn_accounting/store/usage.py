@@ -11,7 +11,7 @@ from aifn_common.database import Transaction
 from aifn_events.usage import UsageCharged
 from aifn_events.vocabulary import FactoryId, JobId, MachineId, ProjectId, ResourceId, new_id
 
-from aifn_accounting.domain.usage import Charge, Identity, RateCard, Statement
+from aifn_accounting.domain.usage import Charge, Identity, RateCard, Size, Statement
 
 # One writer of usage at a time. It makes numbers follow the order of commits, and a correction that moves a record to
 # another project can never meet the record itself in another transaction.
@@ -75,13 +75,14 @@ _CARDS = "SELECT id, resource, numerator, denominator, valid_from, valid_until F
 
 _PUT_RESOURCE = """
 INSERT INTO resource (id, machine_id, partition_id, unit, units_per_node, devices_per_node, gpus_per_node,
-    cores_per_node, factory_ids, revision)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    cores_per_node, nodes, factory_ids, revision)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (id) DO UPDATE SET unit = EXCLUDED.unit, units_per_node = EXCLUDED.units_per_node,
     devices_per_node = EXCLUDED.devices_per_node, gpus_per_node = EXCLUDED.gpus_per_node,
-    cores_per_node = EXCLUDED.cores_per_node, factory_ids = EXCLUDED.factory_ids, revision = EXCLUDED.revision
+    cores_per_node = EXCLUDED.cores_per_node, nodes = EXCLUDED.nodes, factory_ids = EXCLUDED.factory_ids,
+    revision = EXCLUDED.revision
 WHERE resource.revision < EXCLUDED.revision"""
-_UNITS = "SELECT id, units_per_node FROM resource"
+_SIZES = "SELECT id, units_per_node, nodes FROM resource"
 _FACTORIES = "SELECT factory_ids FROM resource WHERE id = $1"
 
 _DAY_REVISION = "SELECT revision FROM usage_day WHERE machine_id = $1 AND day = $2 FOR UPDATE"
@@ -167,9 +168,9 @@ async def rate_cards(tx: Transaction) -> list[RateCard]:
     return [RateCard(*row) for row in await tx.fetch(_CARDS)]
 
 
-async def units_per_node(tx: Transaction) -> dict[ResourceId, int]:
-    """Units in one node, of every resource whose machine is known."""
-    return {row["id"]: row["units_per_node"] for row in await tx.fetch(_UNITS)}
+async def sizes(tx: Transaction) -> dict[ResourceId, Size]:
+    """How much there is, of every resource whose machine is known."""
+    return {resource: Size(*size) for resource, *size in await tx.fetch(_SIZES)}
 
 
 async def factories_of(tx: Transaction, resource: ResourceId) -> list[FactoryId] | None:
@@ -189,6 +190,7 @@ async def put_resource(
     devices_per_node: int | None,
     gpus_per_node: int | None,
     cores_per_node: int | None,
+    nodes: int | None,
     factory_ids: Sequence[FactoryId],
     revision: int,
 ) -> None:
@@ -203,6 +205,7 @@ async def put_resource(
         devices_per_node,
         gpus_per_node,
         cores_per_node,
+        nodes,
         list(factory_ids),
         revision,
     )
