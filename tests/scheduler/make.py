@@ -22,6 +22,7 @@ E = TypeVar("E", bound=Event)
 NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
 HOUR = 3600
 LONGEST = 48 * HOUR
+AHEAD = timedelta(seconds=60)
 LUMI_C = Partition(
     partition_id="lumi-c",
     machine_id="lumi",
@@ -157,7 +158,7 @@ async def world(db: Database, *, nodes: int = 10) -> None:
     async with transaction(db) as tx:
         await machines.remember_machine(tx, machine())
         for partition_id in ("lumi-g", "lumi-c"):
-            await machines.remember_capacity(tx, capacity(partition_id, nodes))
+            await machines.remember_capacity(tx, capacity(partition_id, nodes), may_be_ahead=AHEAD)
         await membership.remember_project(tx, project())
         await machines.remember_allocation(tx, allocation())
 

@@ -19,6 +19,7 @@ from aifn_scheduler.settings import SchedulerSettings
 from aifn_scheduler.store import placement as store
 
 from tests.scheduler.make import (
+    AHEAD,
     HOUR,
     NOW,
     allocation,
@@ -151,20 +152,24 @@ async def test_a_partition_whose_site_does_not_report_takes_no_job(
         await membership.remember_project(tx, project())
         await machines.remember_allocation(tx, allocation())
         if age is not None:
-            await machines.remember_capacity(tx, capacity(at=datetime.now(UTC) - timedelta(seconds=age)))
+            await machines.remember_capacity(
+                tx, capacity(at=datetime.now(UTC) - timedelta(seconds=age)), may_be_ahead=AHEAD
+            )
     job = await submit(db)
     assert await tick(db, limits) == 0
     known = await read(db, job.job_id)
     assert known.explanation is not None
     assert [reason["verdict"] for reason in known.explanation["reasons"]] == [verdict]
     async with transaction(db) as tx:
-        await machines.remember_capacity(tx, capacity())
+        await machines.remember_capacity(tx, capacity(), may_be_ahead=AHEAD)
     assert await tick(db, limits) == 1
 
 
 async def test_patience_with_a_site_is_real_time_under_a_simulated_clock(limits: SchedulerSettings) -> None:
     assert limits.capacity_patience == timedelta(seconds=900)
     assert limits.model_copy(update={"clock_factor": 60}).capacity_patience == timedelta(hours=15)
+    assert limits.capacity_ahead == timedelta(seconds=60)
+    assert limits.model_copy(update={"clock_factor": 60}).capacity_ahead == timedelta(hours=1)
 
 
 async def test_a_job_without_a_partition_goes_where_its_project_may_compute(
@@ -350,16 +355,33 @@ async def test_the_database_itself_keeps_a_final_state(db: Database, limits: Sch
 
 
 async def test_an_older_report_and_an_older_passport_are_refused_and_the_same_is_harmless(db: Database) -> None:
+    seen = datetime.now(UTC) - timedelta(minutes=1)
     async with transaction(db) as tx:
         await machines.remember_machine(tx, machine(revision=3))
         await machines.remember_machine(tx, machine(revision=3))
         with pytest.raises(Stale):
             await machines.remember_machine(tx, machine(revision=2))
-        await machines.remember_capacity(tx, capacity(nodes=7, at=NOW))
-        await machines.remember_capacity(tx, capacity(nodes=9, at=NOW))
+        await machines.remember_capacity(tx, capacity(nodes=7, at=seen), may_be_ahead=AHEAD)
+        await machines.remember_capacity(tx, capacity(nodes=9, at=seen), may_be_ahead=AHEAD)
+        older = capacity(nodes=8, at=seen - timedelta(seconds=1))
         with pytest.raises(Stale):
-            await machines.remember_capacity(tx, capacity(nodes=8, at=NOW - timedelta(seconds=1)))
+            await machines.remember_capacity(tx, older, may_be_ahead=AHEAD)
     assert await db.fetchval("SELECT nodes_in_service FROM capacity") == 7
+
+
+async def test_a_report_from_before_its_passport_gives_no_more_nodes_than_the_passport(
+    db: Database, limits: SchedulerSettings
+) -> None:
+    small = machine()
+    smaller = [one.model_copy(update={"nodes": 2}) for one in small.partitions]
+    async with transaction(db) as tx:
+        await machines.remember_capacity(tx, capacity(nodes=9), may_be_ahead=AHEAD)
+        await machines.remember_machine(tx, small.model_copy(update={"partitions": smaller}))
+        await membership.remember_project(tx, project())
+        await machines.remember_allocation(tx, allocation())
+    for _ in range(3):
+        await submit(db)
+    assert await tick(db, limits) == 2
 
 
 async def test_a_partition_that_a_machine_no_longer_names_is_retired(db: Database) -> None:

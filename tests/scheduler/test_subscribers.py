@@ -1,6 +1,7 @@
 """What the scheduler hears, through the plumbing: copies, foreign and old words, nonsense."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -133,6 +134,27 @@ async def test_an_older_report_is_set_aside_and_an_older_member_list_changes_not
     await say(broker, project("p1", "eve", revision=1))
     assert await db.fetchval("SELECT subject FROM membership") == "mari"
     assert await dead(db) == ["stale_event"]
+
+
+async def test_a_report_that_cannot_be_true_is_set_aside_and_shuts_out_no_true_one(
+    db: Database, broker: KafkaBroker
+) -> None:
+    await say(broker, capacity(nodes=4000))
+    assert await dead(db) == []
+    await db.execute("DELETE FROM capacity")
+    await say(broker, machine())
+    now = datetime.now(UTC)
+    for wrong, code in (
+        (capacity(at=now + timedelta(minutes=5)), "observed_in_future"),
+        (capacity().model_copy(update={"machine_id": "leonardo"}), "foreign_report"),
+        (capacity(nodes=2979), "absurd_capacity"),
+    ):
+        await say(broker, wrong)
+        assert await dead(db) == [code]
+    assert await db.fetchval("SELECT count(*) FROM capacity") == 0
+    await say(broker, capacity(nodes=2978, at=now + timedelta(seconds=30)))
+    assert await db.fetchval("SELECT nodes_in_service FROM capacity") == 2978
+    assert await dead(db) == []
 
 
 async def test_a_message_that_is_no_event_is_set_aside_and_changes_nothing(db: Database, broker: KafkaBroker) -> None:

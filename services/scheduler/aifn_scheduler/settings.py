@@ -18,6 +18,9 @@ class SchedulerSettings(ServiceSettings):
     capacity_patience_seconds: int = Field(
         default=900, ge=1, description="a report that is older tells nothing about a partition", examples=["900"]
     )
+    capacity_ahead_seconds: int = Field(
+        default=60, ge=0, le=3_600, description="how far a reporter's clock may be ahead of ours", examples=["60"]
+    )
     estimate_tolerance_seconds: int = Field(
         default=30, ge=0, description="an estimate that moves less is not written again", examples=["30"]
     )
@@ -29,6 +32,11 @@ class SchedulerSettings(ServiceSettings):
     def capacity_patience(self) -> timedelta:
         """How old a capacity report may be, in the time of the process's clock."""
         return timedelta(seconds=self.capacity_patience_seconds * self.clock_factor)
+
+    @property
+    def capacity_ahead(self) -> timedelta:
+        """How far in the future an observation may lie, in the time of the process's clock."""
+        return timedelta(seconds=self.capacity_ahead_seconds * self.clock_factor)
 
     @property
     def estimate_tolerance(self) -> timedelta:

@@ -1,6 +1,7 @@
 """What the scheduler hears, each from topic to action."""
 
 from aifn_common import membership
+from aifn_common.database import Transaction
 from aifn_common.inbox import deliver_once
 from aifn_common.kafka import Db, Subscriptions
 from aifn_events.access import AllocationOpened, ProjectDescribed
@@ -8,6 +9,7 @@ from aifn_events.placement import BudgetHeld, BudgetRefused, JobEnded, JobStarte
 from aifn_events.registry import CapacityReported, MachineDescribed
 
 from aifn_scheduler.actions import jobs, machines
+from aifn_scheduler.settings import SchedulerSettings
 
 hears = Subscriptions("scheduler")
 
@@ -18,8 +20,11 @@ async def on_machine_described(event: MachineDescribed, db: Db) -> None:
 
 
 @hears(CapacityReported)
-async def on_capacity_reported(event: CapacityReported, db: Db) -> None:
-    await deliver_once(db, event, machines.remember_capacity)
+async def on_capacity_reported(event: CapacityReported, db: Db, settings: SchedulerSettings) -> None:
+    async def remember(tx: Transaction, event: CapacityReported) -> None:
+        await machines.remember_capacity(tx, event, may_be_ahead=settings.capacity_ahead)
+
+    await deliver_once(db, event, remember)
 
 
 @hears(ProjectDescribed)

@@ -62,7 +62,8 @@ async def _capacities(
             found.append(Capacity(name, partition.operating, None))
             continue
         stale = now - observed_at > settings.capacity_patience
-        found.append(Capacity(name, partition.operating, nodes * partition.units_per_node, stale))
+        in_service = nodes if partition.nodes is None else min(nodes, partition.nodes)
+        found.append(Capacity(name, partition.operating, in_service * partition.units_per_node, stale))
     return found
 
 

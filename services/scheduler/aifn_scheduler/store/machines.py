@@ -28,6 +28,7 @@ _PARTITIONS = """
 SELECT partition_id, machine_id, kind, stage, nodes, devices_per_node, gpus_per_node, cores_per_node, software_stack,
        resource, units_per_node, retired
 FROM partition"""
+_PARTITION = f"{_PARTITIONS} WHERE partition_id = $1"
 
 _OBSERVED = "SELECT observed_at FROM capacity WHERE partition_id = $1 FOR UPDATE"
 _PUT_CAPACITY = """
@@ -85,6 +86,12 @@ async def put_machine(tx: Transaction, event: MachineDescribed) -> None:
 async def get_partitions(tx: Transaction) -> dict[str, Partition]:
     """Every partition in the network, by id: some dozens."""
     return {row["partition_id"]: Partition(**row) for row in await tx.fetch(_PARTITIONS)}
+
+
+async def find_partition(tx: Transaction, partition_id: str) -> Partition | None:
+    """One partition; None if no passport has named it yet."""
+    row = await tx.fetchrow(_PARTITION, partition_id)
+    return None if row is None else Partition(**row)
 
 
 async def last_observation(tx: Transaction, partition_id: str) -> datetime | None:
