@@ -15,6 +15,7 @@ from aifn_common.database import Database, transaction
 from aifn_common.errors import Stale
 from aifn_events.access import AllocationOpened, ProjectDescribed
 from aifn_events.placement import BudgetHeld, BudgetRefused, BudgetReleased
+from aifn_events.registry import MachineDescribed
 from aifn_events.usage import UsageCharged, UsageDayStated
 from pydantic_core import from_json
 
@@ -43,6 +44,20 @@ async def refusals(db: Database) -> list[tuple[str, int]]:
     """Why budget was refused, and how much there was."""
     found = [BudgetRefused.model_validate_json(row["value"]) for row in await announced(db, BudgetRefused.topic)]
     return [(one.reason, one.available) for one in found]
+
+
+# Machines
+
+
+async def test_an_older_word_on_a_machine_is_refused_and_the_same_again_changes_nothing(db: Database) -> None:
+    await know_machine(db, revision=3)
+    await know_machine(db, revision=3, factory_ids=["bsc-aif"])
+    added = MachineDescribed.example().partitions[0].model_dump() | {"partition_id": "lumi-c", "resource": CPU}
+    with pytest.raises(Stale):
+        await know_machine(db, revision=2, partitions=[added])
+    assert await db.fetch("SELECT id, revision, factory_ids FROM resource") == [(GPU, 3, ["lumi-aif"])]
+    await know_machine(db, revision=4, factory_ids=["bsc-aif"])
+    assert await db.fetch("SELECT id, revision, factory_ids FROM resource") == [(GPU, 4, ["bsc-aif"])]
 
 
 # Awards

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from aifn_common import clock, membership
 from aifn_common.database import Transaction
-from aifn_common.errors import Invalid, Refusal
+from aifn_common.errors import Invalid, Refusal, Stale
 from aifn_common.outbox import announce
 from aifn_events.access import AllocationOpened, AwardGranted, ProjectDescribed, ProjectMember
 from aifn_events.registry import MachineDescribed
@@ -57,7 +57,13 @@ class NobodyLeads(Invalid):
 
 
 async def remember_machine(tx: Transaction, event: MachineDescribed) -> None:
-    """Keep how the resources of a machine are counted, to show hours and to know absurd amounts, and whose they are."""
+    """Keep how the resources of a machine are counted, to show hours and to know absurd amounts, and whose they are.
+
+    Raises: Stale, if a later word on the machine is known.
+    """
+    known = await usage_store.machine_revision(tx, event.machine_id)
+    if known is not None and event.revision < known:
+        raise Stale(f"machine {event.machine_id} is known in revision {known}, this is {event.revision}")
     for part in event.partitions:
         await usage_store.put_resource(
             tx,

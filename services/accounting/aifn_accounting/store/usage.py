@@ -83,6 +83,7 @@ ON CONFLICT (id) DO UPDATE SET unit = EXCLUDED.unit, units_per_node = EXCLUDED.u
     revision = EXCLUDED.revision
 WHERE resource.revision < EXCLUDED.revision"""
 _SIZES = "SELECT id, units_per_node, nodes FROM resource"
+_MACHINE_REVISION = "SELECT max(revision) FROM resource WHERE machine_id = $1"
 _FACTORIES = "SELECT factory_ids FROM resource WHERE id = $1"
 
 _DAY_REVISION = "SELECT revision FROM usage_day WHERE machine_id = $1 AND day = $2 FOR UPDATE"
@@ -177,6 +178,12 @@ async def factories_of(tx: Transaction, resource: ResourceId) -> list[FactoryId]
     """The factories of the machine that has this resource; None if no machine is known to."""
     found: list[FactoryId] | None = await tx.fetchval(_FACTORIES, resource)
     return found
+
+
+async def machine_revision(tx: Transaction, machine_id: MachineId) -> int | None:
+    """The revision in which a machine is known; None if it is not."""
+    value: int | None = await tx.fetchval(_MACHINE_REVISION, machine_id)
+    return value
 
 
 async def put_resource(
