@@ -261,6 +261,22 @@ async def test_a_job_whose_allocation_ended_in_the_queue_is_closed_as_refused(
     assert (closed.job_id, closed.outcome) == (job.job_id, "refused")
 
 
+async def test_a_job_whose_partition_is_retired_waits_until_its_allocation_ends_and_is_then_refused(
+    db: Database, limits: SchedulerSettings
+) -> None:
+    await world(db)
+    job = await submit(db)
+    async with transaction(db) as tx:
+        await machines.remember_machine(tx, machine(revision=1, retired=True))
+    assert await tick(db, limits) == 0
+    assert (await read(db, job.job_id)).life.state == "queued"
+    await db.execute("UPDATE allocation SET ends_at = now() - interval '1 second'")
+    assert await tick(db, limits) == 0
+    (closed,) = await announced(db, JobClosed)
+    assert (closed.job_id, closed.outcome) == (job.job_id, "refused")
+    assert "allocation ended" in closed.reason
+
+
 async def test_a_job_waits_for_an_allocation_that_has_not_begun(db: Database, limits: SchedulerSettings) -> None:
     await world(db)
     begins = datetime.now(UTC) + timedelta(hours=1)

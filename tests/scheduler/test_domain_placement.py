@@ -135,7 +135,7 @@ def cases(draw: st.DrawFn) -> tuple[list[Capacity], list[Held], list[Request]]:
         for name in sorted(chosen):
             begins, length = draw(windows)
             options.append(Candidate(name, draw(sizes), begins, begins + length))
-        requests.append(Request(f"r{number}", draw(spans), tuple(options)))
+        requests.append(Request(f"r{number}", draw(spans), max(one.ends for one in options), tuple(options)))
     return capacities, held, requests
 
 
@@ -230,7 +230,7 @@ def test_a_later_request_never_delays_an_earlier_one(case: tuple[list[Capacity],
 
 
 def _request(name: str, slices: int, seconds: int = HOUR, ends: int = NEVER, not_before: int = 0) -> Request:
-    return Request(name, seconds, (Candidate("a", slices, not_before, ends),))
+    return Request(name, seconds, ends, (Candidate("a", slices, not_before, ends),))
 
 
 def test_a_small_short_request_fills_the_gap_before_a_large_one() -> None:
@@ -265,6 +265,12 @@ def test_the_reason_says_what_decided(capacity: Capacity, request_: Request, ver
     assert found.expired is (request_.candidates[0].ends <= NOW)
 
 
+@pytest.mark.parametrize(("ends", "expired"), [(NOW - 1, True), (NOW, True), (NOW + 1, False)])
+def test_a_request_that_no_partition_takes_expires_with_its_last_allocation(ends: int, expired: bool) -> None:
+    (found,) = _plan([Capacity("a", True, 10)], [], [Request("r", HOUR, ends, (), elsewhere=(("a", "is retired"),))])
+    assert (found.start, found.expired) == (None, expired)
+
+
 def test_a_job_past_its_time_keeps_its_slices_until_its_site_says_that_it_ended() -> None:
     (found,) = _plan([Capacity("a", True, 10)], [Held("overdue", "a", 10, NOW - HOUR)], [_request("r", 1)])
     assert found.start == NOW + OVERDUE
@@ -280,6 +286,6 @@ def test_a_request_with_two_partitions_takes_the_one_that_is_free_first() -> Non
     capacities = [Capacity("a", True, 10), Capacity("b", True, 10)]
     both = (Candidate("a", 5, 0, NEVER), Candidate("b", 7, 0, NEVER))
     held = [Held("running", "a", 10, NOW + HOUR)]
-    (found,) = _plan(capacities, held, [Request("r", HOUR, both, elsewhere=(("c", "has no devices"),))])
+    (found,) = _plan(capacities, held, [Request("r", HOUR, NEVER, both, elsewhere=(("c", "has no devices"),))])
     assert (found.partition_id, found.slices, found.starts_now) == ("b", 7, True)
     assert [reason.verdict for reason in found.reasons] == ["elsewhere", "waits_for_slices", "fits_now"]

@@ -21,7 +21,7 @@ from aifn_scheduler.store import machines
 from aifn_scheduler.store import placement as store
 from aifn_scheduler.store.placement import Estimate, Placement, Waiting
 
-_Scope = tuple[tuple[Candidate, ...], tuple[tuple[str, str], ...]]
+_Scope = tuple[int, tuple[Candidate, ...], tuple[tuple[str, str], ...]]
 
 
 async def plan_jobs(tx: Transaction, settings: SchedulerSettings) -> int:
@@ -98,14 +98,14 @@ def _requests(
         kind = (wish.project_id, wish.partition_id, wish.size, wish.software_stack)
         if kind not in known:
             known[kind] = _scope(wish, partitions, by_project.get(wish.project_id, ()))
-        candidates, elsewhere = known[kind]
-        found.append(Request(job.job_id, wish.walltime_seconds, candidates, elsewhere))
+        found.append(Request(job.job_id, wish.walltime_seconds, *known[kind]))
     return found
 
 
-def _scope(wish: JobWish, partitions: Mapping[str, Partition], allocations: Iterable[Allocation]) -> _Scope:
+def _scope(wish: JobWish, partitions: Mapping[str, Partition], allocations: Sequence[Allocation]) -> _Scope:
     candidates, refused = admission.candidates(wish, partitions, allocations)
-    return candidates, tuple((_partition_of(refusal), str(refusal)) for refusal in refused)
+    elsewhere = tuple((_partition_of(refusal), str(refusal)) for refusal in refused)
+    return admission.last_end(wish, allocations), candidates, elsewhere
 
 
 def _partition_of(refusal: Refusal) -> str:

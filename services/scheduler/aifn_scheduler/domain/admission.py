@@ -196,6 +196,11 @@ def candidates(
     return tuple(found), tuple(refused)
 
 
+def last_end(wish: JobWish, allocations: Iterable[Allocation]) -> int:
+    """When the last allocation ends that a job may use, whether or not its partition takes it; 0 without any."""
+    return max((one.ends for one in allocations if wish.partition_id in (None, one.partition_id)), default=0)
+
+
 def admit(
     wish: JobWish,
     partitions: Mapping[str, Partition],

@@ -55,10 +55,15 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A job that waits, in the order of arrival. `elsewhere`: partitions it may not use, each with the reason."""
+    """A job that waits, in the order of arrival.
+
+    `ends`: when the last allocation it may use ends, wherever that is; from then on it can never run.
+    `elsewhere`: partitions it may not use, each with the reason.
+    """
 
     job_id: str
     seconds: int
+    ends: int
     candidates: tuple[Candidate, ...]
     elsewhere: tuple[tuple[str, str], ...] = ()
 
@@ -183,9 +188,8 @@ def _plan_one(now: int, place: int, request: Request, books: Mapping[str, _Book]
         if reason.earliest_start is not None:
             offer = (reason.earliest_start, candidate.partition_id, candidate)
             best = offer if best is None or offer[:2] < best[:2] else best
-    expired = bool(request.candidates) and all(candidate.ends <= now for candidate in request.candidates)
     if best is None:
-        return Plan(request.job_id, place, None, 0, None, False, expired, tuple(reasons))
+        return Plan(request.job_id, place, None, 0, None, False, request.ends <= now, tuple(reasons))
     start, partition_id, chosen = best
     books[partition_id].book(request.job_id, start, request.seconds, chosen.slices)
     return Plan(request.job_id, place, partition_id, chosen.slices, start, start <= now, False, tuple(reasons))
