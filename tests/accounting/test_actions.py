@@ -3,15 +3,18 @@
 import asyncio
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 
 import asyncpg
 import pytest
 from aifn_accounting.actions import projects, usage
 from aifn_accounting.actions.usage import Pseudonyms
 from aifn_accounting.domain.ledger import LARGEST_AMOUNT, AbsurdAmount
+from aifn_accounting.domain.usage import NoRate
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import reads
-from aifn_common.database import Database, transaction
+from aifn_accounting.store import usage as usage_store
+from aifn_common.database import Database, Transaction, transaction
 from aifn_common.errors import Stale
 from aifn_events.access import AllocationOpened, ProjectDescribed
 from aifn_events.placement import BudgetHeld, BudgetRefused, BudgetReleased
@@ -388,6 +391,26 @@ async def test_a_rate_card_decides_what_is_charged(db: Database, settings: Accou
     assert (said.rate_card, said.amount) == ("idle-gpus", 152)
     assert await db.fetchval("SELECT amounts->>$1 FROM usage_record", GPU) == "101"
     assert await broken_checks(db) == []
+
+
+async def test_a_gap_in_the_rate_cards_is_what_is_raised_and_nothing_is_kept(
+    db: Database, settings: AccountingSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_records = usage_store.add_records
+
+    async def add_slowly(tx: Transaction, rows: Sequence[tuple[object, ...]]) -> None:
+        await tx.execute("SELECT pg_sleep(0.2)")
+        await add_records(tx, rows)
+
+    monkeypatch.setattr(usage_store, "add_records", add_slowly)
+    await grant(db)
+    await db.execute("DELETE FROM rate_card")
+    with pytest.raises(NoRate):
+        await charge(db, settings, used())
+    assert await db.fetchval("SELECT count(*) FROM usage_record") == 0
+    await db.execute("INSERT INTO rate_card VALUES ('as-reported', '*', 1, 1, $1, NULL)", START)
+    assert await charge(db, settings, used(amount=600)) == []
+    assert (await standing(db)).charged == 600
 
 
 # Release

@@ -93,10 +93,13 @@ async def charge_usage(tx: Transaction, events: Sequence[Usage], settings: Accou
     rejected = await _name_unknown_projects(tx, rejected)
     names = Pseudonyms(settings.pseudonym_key.get_secret_value())
     rows = [record_row(number, event, names, now) for number, event in intake.new.items()]
-    # The sums are done while the database takes the records in.
-    await asyncio.gather(
-        usage_store.add_records(tx, rows), asyncio.to_thread(_charge_effective, charging, intake, payers)
-    )
+    # The sums are done while the database takes the records in. Both are over before an error goes on: a rollback
+    # on a connection that is still busy would hide it.
+    sums = asyncio.create_task(asyncio.to_thread(_charge_effective, charging, intake, payers))
+    try:
+        await usage_store.add_records(tx, rows)
+    finally:
+        await sums
     released = await _release_complete(tx, charging, {event.job_id for event in intake.new.values()})
     await usage_store.add_charges(tx, charging.charges)
     await store.put_holds(tx, charging.touched_holds(), now)
