@@ -6,8 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from aifn_local import story
 from aifn_local.demo import ALL_SECONDS, ARRIVAL_SECONDS, Outcome, Workload, factor_for, first_job_steps
+from aifn_local.errors import StackError
+from aifn_local.people import Person
 from aifn_local.story import (
+    CPU_PARTITION,
     LONGEST_WALLTIME_SECONDS,
     MOST_PROJECTS,
     PARTITIONS,
@@ -15,10 +19,12 @@ from aifn_local.story import (
     application_of,
     cpu_wishes,
     in_service,
+    suggestions,
     ventures,
     wishes,
 )
 from aifn_local.workload import HOUR, TraceJob, philly
+from aifn_registry import first_day
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,6 +156,13 @@ def test_no_more_than_the_usual_slice_is_in_service_when_it_suffices() -> None:
     assert in_service(ventures([job(devices=83)], seed=1)) == in_service(()) | {"mn5-acc": 21}
 
 
+def test_no_more_is_in_service_than_the_passport_has() -> None:
+    assert in_service(ventures([job(devices=1_000_000)], seed=1)) == in_service(()) | {"mn5-acc": 1120}
+    described = {one.partition_id: one.nodes for machine in first_day.machines() for one in machine.partitions}
+    for one in (*PARTITIONS, CPU_PARTITION):
+        assert one.described == described[one.name]
+
+
 def test_an_application_names_call_partition_and_hours() -> None:
     (firm,) = ventures([job()], seed=1)
     asked = application_of(firm)
@@ -193,6 +206,33 @@ def test_the_factor_is_no_larger_than_needed() -> None:
     assert factor_for([]) == 60
     assert factor_for([job(run=30 * DAY)]) == -(-LONGEST_WALLTIME_SECONDS // ALL_SECONDS)
     assert factor_for([job(run=1, submitted_second=70_001)]) == 1001
+
+
+# Courses because of an award
+
+
+class Asking(Person):
+    """Somebody to whom skills gives one answer after the other, the last one for ever."""
+
+    def __init__(self, *answers: list[dict[str, str]]) -> None:
+        self.answers = list(answers)
+
+    async def get(self, service: str, path: str, **query: Any) -> Any:
+        assert (service, path, query) == ("skills", "/v1/suggestions", {"project_id": "p"})
+        return {"items": self.answers.pop(0) if len(self.answers) > 1 else self.answers[0], "next": None}
+
+
+async def test_suggestions_are_awaited_until_the_award_has_arrived() -> None:
+    found = [{"course_id": "rocm-porting"}]
+    pi = Asking([], [], found)
+    assert await suggestions(pi, "p") == found
+    assert pi.answers == [found]
+
+
+async def test_suggestions_are_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(story, "PATIENCE_SECONDS", 0.1)
+    with pytest.raises(StackError, match="nothing was suggested to p"):
+        await suggestions(Asking([]), "p")
 
 
 # From request to first job

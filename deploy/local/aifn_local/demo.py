@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 from aifn_common.clock import SimulatedClock
+from aifn_events.access import AwardGranted
 
 from aifn_local import story
 from aifn_local.errors import StackError
@@ -280,6 +281,22 @@ class Demo:
         outcome.checks.append(
             Check("accounting's own verification agrees", bool(own["passed"]), f"{len(own['checks'])} checks by API")
         )
+        outcome.checks.append(check_knowledge(outcome))
+
+
+def check_knowledge(outcome: Outcome) -> Check:
+    """That both datasets were granted, and each award led to a course: one on porting, if any is on AMD GPUs."""
+    granted = sum(answer["state"] == "granted" for answer in outcome.access)
+    caused = [one for one in outcome.suggestions if one["cause"]["topic"] == AwardGranted.topic]
+    porting = sum(one["course_id"] == "rocm-porting" for one in caused)
+    firms = {firm.project for firm in outcome.firms}
+    served = firms & {one["project_id"] for one in caused}
+    on_amd = any(firm.partition.name == story.PARTITIONS[0].name for firm in outcome.firms)
+    return Check(
+        "datasets were granted and courses suggested because of awards",
+        granted == len(outcome.access) == 2 and served == firms and (porting > 0 or not on_amd),
+        f"{granted} of 2 granted; {len(caused)} courses to {len(served)} of {len(firms)} projects, {porting} on ROCm",
+    )
 
 
 async def ledger_by_project(tables: Tables) -> list[Mapping[str, Any]]:

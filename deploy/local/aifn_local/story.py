@@ -25,21 +25,25 @@ CPU_NODE_HOURS = 2_000
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition the demo uses, with so many nodes in service: a slice of the machine, so that jobs compete."""
+    """A partition the demo uses, with so many nodes in service: a slice of the machine, so that jobs compete.
+
+    `described` is how many its passport has: the registry takes no report of more in service.
+    """
 
     machine: str
     name: str
     devices_per_node: int
     gpus_per_node: int
     nodes: int
+    described: int
 
 
 PARTITIONS = (
-    Partition("lumi", "lumi-g", 8, 4, 36),
-    Partition("marenostrum5", "mn5-acc", 4, 4, 20),
-    Partition("leonardo", "leonardo-booster", 4, 4, 14),
+    Partition("lumi", "lumi-g", 8, 4, 36, 2978),
+    Partition("marenostrum5", "mn5-acc", 4, 4, 20, 1120),
+    Partition("leonardo", "leonardo-booster", 4, 4, 14, 3456),
 )
-CPU_PARTITION = Partition("lumi", "lumi-c", 0, 0, 4)
+CPU_PARTITION = Partition("lumi", "lumi-c", 0, 0, 4, 2048)
 
 
 @dataclass(frozen=True)
@@ -122,12 +126,12 @@ def _with_request(venture: Venture, *, nearest_above: bool) -> Venture:
 
 
 def in_service(firms: Sequence[Venture]) -> dict[str, int]:
-    """Nodes by partition: the usual slice, or as many as the largest job of the firms there takes."""
+    """Nodes by partition: the usual slice, or as many as the largest job of the firms there takes, if it has them."""
     nodes = {one.name: one.nodes for one in (*PARTITIONS, CPU_PARTITION)}
     for firm in firms:
         largest = max((job.devices for job in firm.jobs), default=0)
         needed = -(-largest // firm.partition.devices_per_node)
-        nodes[firm.partition.name] = max(nodes[firm.partition.name], needed)
+        nodes[firm.partition.name] = max(nodes[firm.partition.name], min(needed, firm.partition.described))
     return nodes
 
 
@@ -328,9 +332,18 @@ async def _ask_for_data(steward: Person, pi: Person, wish: Mapping[str, Any], na
 
 
 async def suggestions(pi: Person, project: str) -> list[Mapping[str, Any]]:
-    """What was suggested to a project because of its award."""
-    page = await pi.eventually("skills", "/v1/suggestions", f"suggestions for {project}", project_id=project)
-    return list(page["items"])
+    """What was suggested to a project because of its award: at least one course, whatever the mode or machine.
+
+    Raises StackError when there is none in good time.
+    """
+    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+    while True:
+        page = await pi.eventually("skills", "/v1/suggestions", f"suggestions for {project}", project_id=project)
+        if page["items"]:
+            return list(page["items"])
+        if asyncio.get_running_loop().time() > deadline:
+            raise StackError(f"nothing was suggested to {project} within {PATIENCE_SECONDS:.0f} s")
+        await asyncio.sleep(0.05)
 
 
 async def book_seat(person: Person, course: str) -> Mapping[str, Any]:
