@@ -288,6 +288,23 @@ async def test_a_job_waits_for_an_allocation_that_has_not_begun(db: Database, li
     assert begins <= known.planned_start < begins + timedelta(seconds=1)
 
 
+async def test_a_job_in_the_gap_between_two_allocations_waits_for_the_second(
+    db: Database, limits: SchedulerSettings
+) -> None:
+    await world(db)
+    await db.execute("UPDATE allocation SET ends_at = now() - interval '1 second'")
+    begins = datetime.now(UTC) + timedelta(hours=1)
+    async with transaction(db) as tx:
+        await machines.remember_allocation(tx, allocation(allocation_id="the-next", starts_at=begins))
+    job = await submit(db)
+    assert await tick(db, limits) == 0
+    known = await read(db, job.job_id)
+    assert known.life.state == "queued"
+    assert known.planned_start is not None
+    assert begins <= known.planned_start < begins + timedelta(seconds=1)
+    assert await announced(db, JobPlaced) == []
+
+
 async def test_an_unknown_job_an_unsent_job_and_a_foreign_site_are_refused(
     db: Database, limits: SchedulerSettings
 ) -> None:

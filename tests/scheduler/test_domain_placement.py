@@ -1,6 +1,7 @@
 """The size of a job, the profile and the plan, against a second-by-second reference."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from aifn_scheduler.domain.admission import (
@@ -17,6 +18,7 @@ from aifn_scheduler.domain.admission import (
     admit,
     candidates,
     footprint,
+    joined,
 )
 from aifn_scheduler.domain.machines import LUMI_G
 from aifn_scheduler.domain.placement import Capacity, Held, Plan, Request, plan
@@ -98,9 +100,22 @@ def test_the_portability_gate_names_where_the_software_runs() -> None:
         _admit("lumi-g", software_stack="cuda")
 
 
-def test_several_allocations_on_a_partition_are_one_window() -> None:
+def test_allocations_on_a_partition_are_one_window_if_they_overlap_or_touch() -> None:
     found, _ = candidates(wish(), PARTITIONS, [*_allocations("lumi-g", starts=5, ends=9), *_allocations("lumi-g")])
     assert found == (Candidate("lumi-g", 64, 0, NEVER),)
+    spans = [(20, 30), (5, 9), (9, 12), (25, 40)]
+    apart = [one for starts, ends in spans for one in _allocations("lumi-g", starts=starts, ends=ends)]
+    found, _ = candidates(wish(), PARTITIONS, apart)
+    assert found == (Candidate("lumi-g", 64, 5, 12), Candidate("lumi-g", 64, 20, 40))
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 10)).map(lambda one: (one[0], one[0] + one[1]))))
+def test_joined_windows_cover_the_same_moments_and_leave_gaps_between_them(spans: list[tuple[int, int]]) -> None:
+    found = joined(spans)
+    assert {moment for span in found for moment in range(*span)} == {
+        moment for span in spans for moment in range(*span)
+    }
+    assert all(before[1] < after[0] for before, after in pairwise(found))
 
 
 def test_a_profile_never_gives_more_than_is_free() -> None:
@@ -134,7 +149,11 @@ def cases(draw: st.DrawFn) -> tuple[list[Capacity], list[Held], list[Request]]:
         options = []
         for name in sorted(chosen):
             begins, length = draw(windows)
-            options.append(Candidate(name, draw(sizes), begins, begins + length))
+            slices = draw(sizes)
+            options.append(Candidate(name, slices, begins, begins + length))
+            if draw(st.booleans()):
+                again = begins + length + draw(spans)
+                options.append(Candidate(name, slices, again, again + draw(spans)))
         requests.append(Request(f"r{number}", draw(spans), max(one.ends for one in options), tuple(options)))
     return capacities, held, requests
 
@@ -280,6 +299,16 @@ def test_fewer_nodes_in_service_than_are_held_delay_and_do_not_overbook() -> Non
     held = [Held("one", "a", 8, NOW + HOUR), Held("two", "a", 8, NOW + 2 * HOUR)]
     (found,) = _plan([Capacity("a", True, 10)], held, [_request("r", 4)])
     assert found.start == NOW + 2 * HOUR
+
+
+def test_between_two_allocations_a_request_waits_for_the_second() -> None:
+    gap = (Candidate("a", 5, 0, NOW), Candidate("a", 5, NOW + HOUR, NEVER))
+    (found,) = _plan([Capacity("a", True, 10)], [], [Request("r", HOUR, NEVER, gap)])
+    assert (found.start, found.starts_now, found.expired) == (NOW + HOUR, False, False)
+    assert [reason.verdict for reason in found.reasons] == ["waits_for_allocation"]
+    full = (Candidate("a", 5, 0, NOW + 9), Candidate("a", 5, NOW + 3 * HOUR, NEVER))
+    (found,) = _plan([Capacity("a", True, 10)], [Held("h", "a", 10, NOW + HOUR)], [Request("r", HOUR, NEVER, full)])
+    assert found.start == NOW + 3 * HOUR
 
 
 def test_a_request_with_two_partitions_takes_the_one_that_is_free_first() -> None:

@@ -172,27 +172,41 @@ class Candidate:
     ends: int
 
 
+def joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans of time in order, those that overlap or touch made one.
+
+    >>> joined([(30, 40), (0, 10), (5, 15), (15, 20)])
+    [(0, 20), (30, 40)]
+    """
+    found: list[tuple[int, int]] = []
+    for starts, ends in sorted(spans):
+        if found and starts <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], ends))
+        else:
+            found.append((starts, ends))
+    return found
+
+
 def candidates(
     wish: JobWish, partitions: Mapping[str, Partition], allocations: Iterable[Allocation]
 ) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
     """Where a job may run, and why not on the other partitions its project may use.
 
-    Several allocations on one partition count as one, from the first start to the last end.
+    Returns: candidates by partition and time, one for every window; refusals, one for every partition.
     """
-    windows: dict[str, tuple[int, int]] = {}
+    windows: dict[str, list[tuple[int, int]]] = {}
     for one in allocations:
         if wish.partition_id in (None, one.partition_id):
-            starts, ends = windows.get(one.partition_id, (one.starts, one.ends))
-            windows[one.partition_id] = (min(starts, one.starts), max(ends, one.ends))
+            windows.setdefault(one.partition_id, []).append((one.starts, one.ends))
     found: list[Candidate] = []
     refused: list[Refusal] = []
-    for partition_id, (starts, ends) in sorted(windows.items()):
+    for partition_id, spans in sorted(windows.items()):
         try:
             taken = _taken_on(partition_id, wish, partitions, alternatives=windows)
         except Refusal as refusal:
             refused.append(refusal)
         else:
-            found.append(Candidate(partition_id, taken.slices, starts, ends))
+            found += [Candidate(partition_id, taken.slices, starts, ends) for starts, ends in joined(spans)]
     return tuple(found), tuple(refused)
 
 

@@ -57,6 +57,7 @@ class Capacity:
 class Request:
     """A job that waits, in the order of arrival.
 
+    `candidates`: those on one partition are windows that do not overlap, the earlier one first.
     `ends`: when the last allocation it may use ends, wherever that is; from then on it can never run.
     `elsewhere`: partitions it may not use, each with the reason.
     """
@@ -180,19 +181,23 @@ def _open_books(
 
 
 def _plan_one(now: int, place: int, request: Request, books: Mapping[str, _Book]) -> Plan:
-    reasons = [Reason(partition_id, "elsewhere", because) for partition_id, because in request.elsewhere]
+    reasons = {partition_id: Reason(partition_id, "elsewhere", because) for partition_id, because in request.elsewhere}
     best: tuple[int, str, Candidate] | None = None
     for candidate in request.candidates:
+        # Of several windows on a partition the first that has room counts, and if none has, the last.
+        known = reasons.get(candidate.partition_id)
+        if known is not None and known.earliest_start is not None:
+            continue
         reason = _weigh(now, candidate, request.seconds, books.get(candidate.partition_id))
-        reasons.append(reason)
+        reasons[candidate.partition_id] = reason
         if reason.earliest_start is not None:
             offer = (reason.earliest_start, candidate.partition_id, candidate)
             best = offer if best is None or offer[:2] < best[:2] else best
     if best is None:
-        return Plan(request.job_id, place, None, 0, None, False, request.ends <= now, tuple(reasons))
+        return Plan(request.job_id, place, None, 0, None, False, request.ends <= now, tuple(reasons.values()))
     start, partition_id, chosen = best
     books[partition_id].book(request.job_id, start, request.seconds, chosen.slices)
-    return Plan(request.job_id, place, partition_id, chosen.slices, start, start <= now, False, tuple(reasons))
+    return Plan(request.job_id, place, partition_id, chosen.slices, start, start <= now, False, tuple(reasons.values()))
 
 
 def _weigh(now: int, candidate: Candidate, seconds: int, book: _Book | None) -> Reason:
