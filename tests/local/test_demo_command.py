@@ -282,20 +282,21 @@ def test_a_check_that_fails_is_shown_and_the_run_is_not_good() -> None:
 
 def test_datasets_and_courses_are_checked_with_their_numbers() -> None:
     outcome = made_up()
-    granted = outcome.access[0]
+    granted = dict(outcome.access[0])
     outcome.access = [granted, granted | {"decided_by": "steward"}]
     checked = demo.check_knowledge(outcome)
     assert checked.holds
     assert checked.numbers == "2 of 2 granted; 1 courses to 1 of 1 projects, 1 on ROCm"
-    (course,) = outcome.suggestions
-    for wrong in (
+    course = dict(outcome.suggestions[0])
+    wrongs: list[dict[str, Any]] = [
         {"access": [granted]},
         {"access": [granted, granted | {"state": "refused"}]},
         {"suggestions": []},
         {"suggestions": [course | {"course_id": "slurm-first-steps"}]},
         {"suggestions": [course | {"cause": {"topic": "aifn-machine-described-v1"}}]},
         {"suggestions": [course | {"project_id": "another"}]},
-    ):
+    ]
+    for wrong in wrongs:
         assert not demo.check_knowledge(replace(outcome, **wrong)).holds
 
 
@@ -303,7 +304,7 @@ def test_a_run_with_nobody_on_amd_gpus_needs_no_course_on_porting() -> None:
     outcome = made_up()
     outcome.access *= 2
     outcome.firms[0].partition = story.PARTITIONS[1]
-    outcome.suggestions = [outcome.suggestions[0] | {"course_id": "multi-gpu-training"}]
+    outcome.suggestions = [dict(outcome.suggestions[0]) | {"course_id": "multi-gpu-training"}]
     assert demo.check_knowledge(outcome).holds
 
 
