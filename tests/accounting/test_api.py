@@ -301,6 +301,18 @@ async def test_a_job_shows_what_it_held_and_what_its_segments_cost(
     assert (await ask.get("/v1/jobs/j2/charges")).status_code == 404
 
 
+async def test_what_a_job_cost_another_project_is_not_shown_to_its_own(
+    db: Database, ask: Asker, settings: AccountingSettings
+) -> None:
+    await grant(db)
+    await grant(db, "p2", principal_investigator="other@example")
+    await hold(db, amount=1000)
+    await charge(db, settings, used(amount=300), used(amount=200, project="p2", segment=1, local_user="secret"))
+    job = (await a_member(ask).get("/v1/jobs/j1/charges")).json()
+    assert (job["project_id"], job["charged"], job["segments_charged"]) == ("p1", 300, 1)
+    assert [one["project_id"] for one in job["charges"]] == ["p1"]
+
+
 async def test_usage_without_a_placement_is_shown_too(db: Database, ask: Asker, settings: AccountingSettings) -> None:
     await grant(db)
     await charge(db, settings, used(amount=300))

@@ -213,11 +213,11 @@ def _place(one: reads.Charged) -> str:
 
 @router.get("/jobs/{job_id}/charges", summary="What a job holds and costs", tags=["usage"])
 async def get_job_charges(job_id: JobId, tx: Tx, who: Who) -> JobChargesView:
-    """The latest revision of each of its segments."""
+    """To its own project; the latest revision of each of its segments."""
     job = await reads.get_job(tx, job_id)
     project = await ledger.find_project(tx, job.project_id)
     who.must("usage.read", project=job.project_id, factory=project.factory_id if project else None)
-    return JobChargesView.of(job, await reads.charges_of_job(tx, job_id))
+    return JobChargesView.of(job, await reads.charges_of_job(tx, job))
 
 
 @router.get("/completeness", summary="Whether all usage of a site has arrived, day by day", tags=["usage"])

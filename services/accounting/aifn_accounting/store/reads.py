@@ -40,6 +40,7 @@ WHERE (c.usage_number, c.allocation_number) > ($1, $2)
 ORDER BY c.usage_number, c.allocation_number LIMIT $7"""
 _CHARGES_OF_JOB = f"""
 {_CHARGED} WHERE u.job_id = $1 AND u.number IN (SELECT number FROM current_usage WHERE job_id = $1)
+  AND a.project_id = $2
 ORDER BY c.usage_number, c.allocation_number"""
 _JOB = """
 SELECT b.job_id, b.project_id, a.id AS allocation_id, b.amount, b.drawn, b.segments_expected, b.outcome, b.closed_at,
@@ -278,9 +279,9 @@ async def list_charges(
     return [Charged(**row) for row in rows]
 
 
-async def charges_of_job(tx: Transaction, job_id: JobId) -> list[Charged]:
-    """What a job costs: the latest revision of each of its segments."""
-    return [Charged(**row) for row in await tx.fetch(_CHARGES_OF_JOB, job_id)]
+async def charges_of_job(tx: Transaction, job: JobMoney) -> list[Charged]:
+    """What a job costs its own project: the latest revision of each of its segments."""
+    return [Charged(**row) for row in await tx.fetch(_CHARGES_OF_JOB, job.job_id, job.project_id)]
 
 
 async def get_job(tx: Transaction, job_id: JobId) -> JobMoney:
