@@ -53,14 +53,15 @@ async def refusals(db: Database) -> list[tuple[str, int]]:
 
 
 async def test_an_older_word_on_a_machine_is_refused_and_the_same_again_changes_nothing(db: Database) -> None:
+    stored = "SELECT id, revision, factory_ids FROM resource"
     await know_machine(db, revision=3)
     await know_machine(db, revision=3, factory_ids=["bsc-aif"])
     added = MachineDescribed.example().partitions[0].model_dump() | {"partition_id": "lumi-c", "resource": CPU}
     with pytest.raises(Stale):
         await know_machine(db, revision=2, partitions=[added])
-    assert await db.fetch("SELECT id, revision, factory_ids FROM resource") == [(GPU, 3, ["lumi-aif"])]
+    assert [tuple(row) for row in await db.fetch(stored)] == [(GPU, 3, ["lumi-aif"])]
     await know_machine(db, revision=4, factory_ids=["bsc-aif"])
-    assert await db.fetch("SELECT id, revision, factory_ids FROM resource") == [(GPU, 4, ["bsc-aif"])]
+    assert [tuple(row) for row in await db.fetch(stored)] == [(GPU, 4, ["bsc-aif"])]
 
 
 # Awards
@@ -129,7 +130,7 @@ async def test_an_award_does_not_enter_a_project_that_a_manager_made(db: Databas
     with pytest.raises(projects.DuplicateProject):
         await grant(db)
     assert await db.fetchval("SELECT count(*) FROM allocation") == 0
-    assert await db.fetch("SELECT subject FROM membership") == [("first@example",)]
+    assert [row["subject"] for row in await db.fetch("SELECT subject FROM membership")] == ["first@example"]
 
 
 async def test_an_absurd_award_changes_nothing(db: Database) -> None:
