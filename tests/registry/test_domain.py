@@ -203,9 +203,9 @@ def test_the_latest_observation_is_kept_whatever_the_order(seconds: int) -> None
     )
     if seconds < 0:
         with pytest.raises(StaleCapacity):
-            accept_capacity(make.partition(), other, known, may_be_ahead=NO_WAIT)
+            accept_capacity(make.partition(), other, known.observed_at, may_be_ahead=NO_WAIT)
     else:
-        assert accept_capacity(make.partition(), other, known, may_be_ahead=NO_WAIT) == other
+        assert accept_capacity(make.partition(), other, known.observed_at, may_be_ahead=NO_WAIT) == other
 
 
 def test_an_observation_from_the_future_is_refused_beyond_the_tolerance() -> None:

@@ -5,13 +5,13 @@ from datetime import timedelta
 
 from aifn_common import clock
 from aifn_common.database import Transaction
-from aifn_common.errors import Invalid, NotFound
+from aifn_common.errors import Invalid
 from aifn_common.outbox import announce
 from aifn_events.registry import CapacityReported, FactoryDescribed, MachineDescribed, PartitionPassport
 
 from aifn_registry import first_day, store
 from aifn_registry.domain import passports
-from aifn_registry.domain.capacity import Capacity, MachineRetired, UnknownPartition, accept_capacity
+from aifn_registry.domain.capacity import Capacity, MachineRetired, StaleCapacity, UnknownPartition, accept_capacity
 from aifn_registry.domain.passports import Factory, Machine, Partition
 from aifn_registry.settings import RegistrySettings
 
@@ -81,26 +81,19 @@ async def remember_capacity(tx: Transaction, event: CapacityReported, *, may_be_
 
     Raises: UnknownPartition, MachineRetired, AbsurdCapacity, ObservedInFuture, StaleCapacity.
     """
-    machine, partition = await _reported(tx, event)
-    if machine.retired:
+    partition = await store.get_reported(tx, event.machine_id, event.partition_id)
+    if partition is None:
+        raise UnknownPartition(event.machine_id, event.partition_id)
+    if partition.retired:
         if event.nodes_in_service == 0:
             return
-        raise MachineRetired(machine.machine_id)
-    known = await store.get_capacity(tx, partition.partition_id)
-    accepted = accept_capacity(partition, _capacity(event), known, may_be_ahead=may_be_ahead)
-    await store.put_capacity(tx, accepted)
-
-
-async def _reported(tx: Transaction, event: CapacityReported) -> tuple[Machine, Partition]:
-    # The machine's row is locked: of two reports at the same time, the older one must not come out on top.
-    try:
-        machine = await store.get_machine(tx, event.machine_id, lock=True)
-    except NotFound:
-        raise UnknownPartition(event.machine_id, event.partition_id) from None
-    for partition in machine.partitions:
-        if partition.partition_id == event.partition_id:
-            return machine, partition
-    raise UnknownPartition(event.machine_id, event.partition_id)
+        raise MachineRetired(event.machine_id)
+    accepted = accept_capacity(partition, _capacity(event), partition.known, may_be_ahead=may_be_ahead)
+    if not await store.put_capacity(tx, accepted):
+        # Another report came in between, and was newer.
+        newer = await store.get_capacity(tx, event.partition_id)
+        assert newer is not None
+        raise StaleCapacity(event.partition_id, observed_at=accepted.observed_at, known=newer.observed_at)
 
 
 def _capacity(event: CapacityReported) -> Capacity:

@@ -9,7 +9,7 @@ from aifn_common.database import Row, Transaction
 from aifn_common.errors import NotFound
 from aifn_events.vocabulary import CountryCode, FactoryId, MachineId, PartitionId
 
-from aifn_registry.domain.capacity import Capacity
+from aifn_registry.domain.capacity import Capacity, Reported
 from aifn_registry.domain.passports import (
     Factory,
     FactoryExists,
@@ -71,9 +71,14 @@ WHERE p.partition_id > $1 AND NOT m.retired AND ($2::text IS NULL OR p.machine_i
     AND ($9::int IS NULL OR p.nodes >= $9) AND ($10::int IS NULL OR p.gpu_memory_gb >= $10)
 ORDER BY p.partition_id LIMIT $11"""
 
+_REPORTED = """
+SELECT p.partition_id, p.nodes, p.units_per_node, m.retired, c.observed_at
+FROM machine m JOIN partition p USING (machine_id) LEFT JOIN capacity c USING (partition_id)
+WHERE m.machine_id = $1 AND p.partition_id = $2"""
 _CAPACITY = f"SELECT {', '.join(_CAPACITY_COLUMNS)} FROM capacity WHERE partition_id = ANY ($1::text[])"
 _PUT_CAPACITY = f"""{_insert("capacity", _CAPACITY_COLUMNS)}
-ON CONFLICT (partition_id) DO UPDATE SET {_set_all(_CAPACITY_COLUMNS, but="partition_id")}"""
+ON CONFLICT (partition_id) DO UPDATE SET {_set_all(_CAPACITY_COLUMNS, but="partition_id")}
+WHERE capacity.observed_at <= EXCLUDED.observed_at"""
 
 _REFERENCE = "SELECT content FROM reference WHERE name = $1"
 _PUT_REFERENCE = """INSERT INTO reference (name, content) VALUES ($1, $2)
@@ -240,9 +245,15 @@ async def capacities(tx: Transaction, partition_ids: Iterable[PartitionId]) -> M
     return {row["partition_id"]: Capacity(**row) for row in rows}
 
 
-async def put_capacity(tx: Transaction, capacity: Capacity) -> None:
-    """Keep an observation instead of the one before."""
-    await tx.execute(_PUT_CAPACITY, *_row(capacity, _CAPACITY_COLUMNS))
+async def get_reported(tx: Transaction, machine_id: MachineId, partition_id: PartitionId) -> Reported | None:
+    """What a capacity report is judged by; None if the machine has no such partition."""
+    row = await tx.fetchrow(_REPORTED, machine_id, partition_id)
+    return None if row is None else Reported(*row)
+
+
+async def put_capacity(tx: Transaction, capacity: Capacity) -> bool:
+    """Keep an observation instead of the one before, unless that is newer; returns whether it was kept."""
+    return await tx.execute(_PUT_CAPACITY, *_row(capacity, _CAPACITY_COLUMNS)) == "INSERT 0 1"
 
 
 # Reference tables

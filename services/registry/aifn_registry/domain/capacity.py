@@ -80,8 +80,19 @@ class Capacity:
     jobs_waiting: int
 
 
+@dataclass(frozen=True)
+class Reported:
+    """What a report about a partition is judged by; `known` is when it was last observed."""
+
+    partition_id: PartitionId
+    nodes: int | None
+    units_per_node: int
+    retired: bool
+    known: datetime | None
+
+
 def accept_capacity(
-    partition: Partition, report: Capacity, known: Capacity | None, *, may_be_ahead: timedelta
+    partition: Partition | Reported, report: Capacity, known: datetime | None, *, may_be_ahead: timedelta
 ) -> Capacity:
     """Decide whether a report becomes what is known of a partition. Of two for one moment the later word counts.
 
@@ -101,8 +112,8 @@ def accept_capacity(
     ahead = report.observed_at - report.received_at
     if ahead > may_be_ahead:
         raise ObservedInFuture(name, ahead=ahead)
-    if known is not None and report.observed_at < known.observed_at:
-        raise StaleCapacity(name, observed_at=report.observed_at, known=known.observed_at)
+    if known is not None and report.observed_at < known:
+        raise StaleCapacity(name, observed_at=report.observed_at, known=known)
     return report
 
 
