@@ -113,5 +113,3 @@ async def test_a_person_has_their_role_in_each_of_their_projects(db: Database) -
             Grant("pi", "project", "p-2"),
         }
         assert await membership.projects_of(tx, "nobody") == frozenset()
-        assert await membership.factory_of(tx, "p-1") == "lumi-aif"
-        assert await membership.factory_of(tx, "p-9") is None

@@ -4,7 +4,7 @@ Business moments come from here. Tokens, time-outs and leases live in real time 
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,6 @@ class SimulatedClock:
         '2017-10-03T02:00:00+00:00'
         """
         return self.epoch + (real - self.started) * self.factor
-
-    def real_seconds(self, simulated: timedelta) -> float:
-        """How long one must wait in real time for a stretch of simulated time."""
-        return simulated.total_seconds() / self.factor
 
 
 _simulated: SimulatedClock | None = None

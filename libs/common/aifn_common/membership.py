@@ -13,7 +13,6 @@ WHERE member_project.revision < EXCLUDED.revision"""
 _LEAVE = "DELETE FROM membership WHERE project_id = $1"
 _JOIN = "INSERT INTO membership (project_id, subject, role) SELECT $1, * FROM unnest($2::text[], $3::text[])"
 _PROJECTS = "SELECT project_id, role FROM membership WHERE subject = $1"
-_FACTORY = "SELECT factory_id FROM member_project WHERE project_id = $1"
 
 
 async def remember_project(tx: Transaction, event: ProjectDescribed) -> None:
@@ -29,9 +28,3 @@ async def remember_project(tx: Transaction, event: ProjectDescribed) -> None:
 async def projects_of(tx: Transaction, subject: str) -> frozenset[Grant]:
     """The person's roles in projects."""
     return frozenset(Grant(row["role"], "project", row["project_id"]) for row in await tx.fetch(_PROJECTS, subject))
-
-
-async def factory_of(tx: Transaction, project_id: str) -> str | None:
-    """The factory that hosts a project, or None if the project is not known here (yet)."""
-    value: str | None = await tx.fetchval(_FACTORY, project_id)
-    return value
