@@ -111,13 +111,13 @@ async def test_capacity_is_shown_with_its_age_and_source_and_grows_stale(
     ask: Asker, seeded: Database, settings: RegistrySettings
 ) -> None:
     now = clock.now()
+    await report(seeded, observed_at=now - timedelta(seconds=settings.capacity_fresh_seconds + 1), received_at=now)
+    page = (await ask.get("/v1/partitions", params={"machine": "lumi"})).json()
+    assert [one["capacity"] and one["capacity"]["fresh"] for one in page["items"]] == [None, False]
     await report(seeded, observed_at=now - timedelta(seconds=42), received_at=now)
     shown = (await ask.get("/v1/partitions/lumi-g")).json()["capacity"]
     assert 42 <= shown["age_seconds"] < 52
     assert (shown["fresh"], shown["source"], shown["nodes_in_service"]) == (True, "urn:aifn:lumi-aif:siteagent", 2900)
-    await report(seeded, observed_at=now - timedelta(seconds=settings.capacity_fresh_seconds + 1), received_at=now)
-    page = (await ask.get("/v1/partitions", params={"machine": "lumi"})).json()
-    assert [one["capacity"] and one["capacity"]["fresh"] for one in page["items"]] == [None, False]
 
 
 async def test_with_a_simulated_clock_a_report_stays_fresh_for_as_long_in_real_time(
