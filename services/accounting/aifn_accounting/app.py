@@ -8,7 +8,7 @@ from aifn_accounting.settings import AccountingSettings
 service = Service(
     name="accounting",
     package="aifn_accounting",
-    routers=[api.router],
+    routers=api.routers,
     hears=subscribers.hears,
     settings=AccountingSettings,
 )

@@ -44,7 +44,10 @@ CREATE TABLE award (
 CREATE TABLE account (
     id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     owner    text NOT NULL,
-    role     text NOT NULL CHECK (role IN ('union_pool', 'national_pool', 'available', 'held', 'consumed', 'overrun')),
+    role     text NOT NULL CHECK (role IN (
+        'funder', 'union_pool', 'national_pool', 'mode_group',
+        'available', 'held', 'consumed', 'overrun', 'expired', 'clearing'
+    )),
     resource text NOT NULL,
     UNIQUE (owner, role, resource)
 );
@@ -147,7 +150,10 @@ CREATE TABLE ledger_transfer (
     id                bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     allocation_number bigint NOT NULL,
     kind              text NOT NULL
-        CHECK (kind IN ('grant', 'hold', 'release', 'charge', 'refund', 'overrun', 'settle')),
+        CHECK (kind IN (
+            'grant', 'sub_grant', 'hold', 'release', 'charge', 'refund', 'overrun', 'settle', 'transfer', 'expiry',
+            'correction'
+        )),
     source            bigint NOT NULL,
     target            bigint NOT NULL,
     resource          text NOT NULL,

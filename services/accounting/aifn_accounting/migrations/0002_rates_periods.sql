@@ -1,0 +1,1 @@
+-- Rates by rule, accounting periods, and gaps in what sites have sent.

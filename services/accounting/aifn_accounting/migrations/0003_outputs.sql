@@ -1,0 +1,1 @@
+-- What leaves accounting: subscriptions of webhooks and the log of their deliveries.

@@ -1,0 +1,1 @@
+-- Pools, caps, approvals and the trail of changes.

@@ -1,0 +1,1 @@
+-- The raw log of what was received, the chain of the journal, and usage in suspense.
