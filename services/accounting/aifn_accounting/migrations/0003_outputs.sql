@@ -1,1 +1,2 @@
 -- What leaves accounting: subscriptions of webhooks and the log of their deliveries.
+SELECT 1;

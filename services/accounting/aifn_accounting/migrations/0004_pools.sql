@@ -1,1 +1,2 @@
 -- Pools, caps, approvals and the trail of changes.
+SELECT 1;

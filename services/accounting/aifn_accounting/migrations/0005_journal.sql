@@ -1,1 +1,2 @@
 -- The raw log of what was received, the chain of the journal, and usage in suspense.
+SELECT 1;
