@@ -1,0 +1,87 @@
+"""How to reach the broker: in clear, or over TLS with certificates from files; and why it cannot be reached."""
+
+import asyncio
+import ssl
+from contextlib import suppress
+from typing import Any
+
+from faststream.security import BaseSecurity
+
+from aifn_common.settings import ServiceSettings, WrongSetting
+
+KNOCK_SECONDS = 5
+
+
+def connection_of(settings: ServiceSettings) -> dict[str, Any]:
+    """What every aiokafka client is told of its connection. The files are read now, so that renewed ones count.
+
+    Raises: WrongSetting, if a file is no certificate or no key.
+    """
+    context = tls_context(settings)
+    options: dict[str, Any] = {"bootstrap_servers": settings.kafka}
+    return options if context is None else options | {"security_protocol": "SSL", "ssl_context": context}
+
+
+def security_of(settings: ServiceSettings) -> BaseSecurity | None:
+    """The same for FastStream; None in clear. Raises WrongSetting."""
+    context = tls_context(settings)
+    return None if context is None else BaseSecurity(ssl_context=context, use_ssl=True)
+
+
+def tls_context(settings: ServiceSettings) -> ssl.SSLContext | None:
+    """Trust in the brokers' authority alone, and our own certificate if there is one; None in clear.
+
+    Raises: WrongSetting.
+    """
+    if not settings.kafka_ca_file:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(cafile=settings.kafka_ca_file)
+    except OSError as wrong:
+        raise WrongSetting(f"AIFN_KAFKA_CA_FILE is wrong: {settings.kafka_ca_file}: {_words(wrong)}") from None
+    if settings.kafka_cert_file:
+        try:
+            context.load_cert_chain(settings.kafka_cert_file, settings.kafka_key_file)
+        except OSError as wrong:
+            files = f"{settings.kafka_cert_file} and {settings.kafka_key_file}"
+            raise WrongSetting(
+                f"AIFN_KAFKA_CERT_FILE is wrong: {files} are no certificate and its key: {_words(wrong)}"
+            ) from None
+    return context
+
+
+async def reason_away(settings: ServiceSettings) -> str | None:
+    """Why no broker can be reached, in one line; None if one of them takes a connection.
+
+    The Kafka client says only that it could not start, whatever the reason.
+    """
+    reasons = []
+    for server in settings.kafka.split(","):
+        host, _, port = server.rpartition(":")
+        try:
+            async with asyncio.timeout(KNOCK_SECONDS):
+                context = tls_context(settings)
+                reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+                # A server that wants our certificate and does not like it says so only when it is read from.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await reader.read(1)
+                writer.close()
+                return None
+        except WrongSetting as wrong:
+            reasons.append(str(wrong))
+        except TimeoutError:
+            reasons.append(f"{server} does not answer")
+        except (OSError, ValueError) as fault:
+            reasons.append(f"{server}: {_words(fault)}")
+    return "; ".join(dict.fromkeys(reasons))
+
+
+def _words(fault: Exception) -> str:
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {fault.verify_message} (see AIFN_KAFKA_CA_FILE)"
+    if isinstance(fault, ssl.SSLError):
+        return f"no TLS connection: {(fault.reason or str(fault)).replace('_', ' ').lower()}"
+    return str(getattr(fault, "strerror", None) or fault)
