@@ -1,6 +1,7 @@
 """What the Data Lab hears, through the plumbing: copies, old words, nonsense."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from aifn_datalab import subscribers
 from aifn_datalab.settings import DatalabSettings
 from aifn_events.base import Event
 from aifn_events.catalog import TOPICS
+from aifn_events.shares import AllocationChanged
 from faststream.kafka import KafkaBroker, TestKafkaBroker
 
 from tests.datalab.make import allocation, ask, described, machine, offer, personal
@@ -43,6 +45,17 @@ async def test_project_allocation_and_machine_make_a_grant_possible(db: Database
     for event in (described(), allocation(), machine()):
         await say(broker, event)
     assert (await ask(db, "voices", legal_basis="consent")).state == "granted"
+
+
+async def test_an_extended_allocation_ends_later_in_whatever_order_that_is_heard(
+    db: Database, broker: KafkaBroker
+) -> None:
+    opened = allocation()
+    ends_at = opened.ends_at + timedelta(days=90)
+    values = {"allocation_id": opened.allocation_id, "project_id": opened.project_id, "ends_at": ends_at}
+    await say(broker, AllocationChanged.example(revision=1, **values))
+    await say(broker, opened)
+    assert [tuple(row) for row in await db.fetch("SELECT machine_id, ends_at FROM allocation")] == [("lumi", ends_at)]
 
 
 async def test_the_same_allocation_heard_twice_is_kept_once_and_decides_once(db: Database, broker: KafkaBroker) -> None:

@@ -10,6 +10,7 @@ from aifn_common.kafka import Hearing, make_broker
 from aifn_events.base import Event
 from aifn_events.catalog import TOPICS
 from aifn_events.placement import BudgetRefused, JobClosed, JobDispatched, JobPlaced
+from aifn_events.shares import AllocationChanged
 from aifn_scheduler import subscribers, timers
 from aifn_scheduler.settings import SchedulerSettings
 from faststream.kafka import KafkaBroker, TestKafkaBroker
@@ -53,6 +54,22 @@ async def dead(db: Database) -> list[str]:
 def test_it_hears_what_the_catalogue_says() -> None:
     heard = {one.kind.topic for one in subscribers.hears.single}
     assert heard == {topic.name for topic in TOPICS if "scheduler" in topic.consumers}
+
+
+async def test_an_extended_allocation_ends_later_in_whatever_order_that_is_heard(
+    db: Database, broker: KafkaBroker
+) -> None:
+    opened = allocation()
+    values = {"allocation_id": opened.allocation_id, "project_id": opened.project_id, "resource": opened.resource}
+    times = {"starts_at": opened.starts_at, "ends_at": opened.ends_at + timedelta(days=90)}
+    for event in (
+        AllocationChanged.example(revision=2, **values, **times),
+        opened,
+        AllocationChanged.example(revision=1, **values, **(times | {"ends_at": opened.ends_at})),
+    ):
+        await say(broker, event)
+    kept = await db.fetchrow("SELECT machine_id, partition_id, ends_at FROM allocation")
+    assert tuple(kept or ()) == ("lumi", "lumi-g", times["ends_at"])
 
 
 async def test_a_job_lives_by_what_is_heard_alone(db: Database, broker: KafkaBroker, limits: SchedulerSettings) -> None:

@@ -1,6 +1,6 @@
 """Facts about who may use what: decisions on applications, awards, and who belongs to a project."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -102,6 +102,9 @@ class AwardGranted(Event):
     principal_investigator: Subject = Field(examples=["7c1d@myaccessid"])
     starts_at: Moment = Field(examples=["2026-11-21T09:00:00Z"])
     ends_at: Moment = Field(examples=["2027-01-21T09:00:00Z"])
+    inference_cap_pct: Annotated[int, Field(strict=True, ge=0, le=100)] | None = Field(
+        default=None, description="most of the award that inference may use; null: no limit in this call"
+    )
 
 
 class ProjectMember(Payload):

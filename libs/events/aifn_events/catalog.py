@@ -21,6 +21,7 @@ from aifn_events.placement import (
     JobStarted,
 )
 from aifn_events.registry import CapacityReported, FactoryDescribed, MachineDescribed
+from aifn_events.shares import AllocationChanged, AwardDeferred, ShareHeadroomChanged, ThresholdReached
 from aifn_events.skills import CourseSuggested, SessionScheduled
 from aifn_events.usage import UsageCharged, UsageDayStated, UsageReported
 
@@ -63,6 +64,10 @@ TOPICS: tuple[Topic, ...] = (
     Topic(AwardGranted, "scheduler", ("accounting", "skills"), keep=14),
     Topic(ProjectDescribed, "accounting", ("scheduler", "datalab", "skills"), keep="latest"),
     Topic(AllocationOpened, "accounting", ("scheduler", "datalab"), keep=14),
+    Topic(AllocationChanged, "accounting", ("scheduler", "datalab"), keep=14),
+    Topic(AwardDeferred, "accounting", (), keep=14),
+    Topic(ShareHeadroomChanged, "accounting", (), keep="latest"),
+    Topic(ThresholdReached, "accounting", (), keep=14),
     Topic(JobPlaced, "scheduler", ("accounting",), keep=14),
     Topic(BudgetHeld, "accounting", ("scheduler",), keep=14),
     Topic(BudgetRefused, "accounting", ("scheduler",), keep=14),

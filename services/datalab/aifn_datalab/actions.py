@@ -7,6 +7,7 @@ from aifn_common.outbox import announce
 from aifn_events.access import AllocationOpened
 from aifn_events.datalab import DatasetAccessDecided, DatasetDescribed
 from aifn_events.registry import MachineDescribed
+from aifn_events.shares import AllocationChanged
 from aifn_events.vocabulary import DatasetId, ProjectId, Subject, short_id
 
 from aifn_datalab import domain, store
@@ -94,11 +95,15 @@ async def answer_request(
     return decided
 
 
-async def remember_allocation(tx: Transaction, event: AllocationOpened) -> None:
+async def remember_allocation(tx: Transaction, event: AllocationOpened | AllocationChanged) -> None:
     """Keep where a project computes, and look again at what it asked for before that was known."""
     await store.hold_machines(tx)
     await store.hold_project(tx, event.project_id)
-    await store.keep_allocation(tx, event.allocation_id, event.project_id, event.machine_id, event.ends_at)
+    if isinstance(event, AllocationChanged):
+        machine_id, revision = event.resource.partition("/")[0], event.revision
+    else:
+        machine_id, revision = event.machine_id, 0
+    await store.keep_allocation(tx, event.allocation_id, event.project_id, machine_id, event.ends_at, revision)
     await _look_again(tx, event.project_id)
 
 

@@ -72,8 +72,9 @@ WHERE project_id = $1 AND state = 'pending' AND waits_for = 'allocation' ORDER B
 
 _PROJECT = "SELECT project_id AS id, factory_id, closed FROM member_project WHERE project_id = $1"
 _ADD_ALLOCATION = """
-INSERT INTO allocation (id, project_id, machine_id, ends_at) VALUES ($1, $2, $3, $4)
-ON CONFLICT (id) DO UPDATE SET ends_at = excluded.ends_at"""
+INSERT INTO allocation (id, project_id, machine_id, ends_at, revision) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (id) DO UPDATE SET ends_at = excluded.ends_at, revision = excluded.revision
+WHERE allocation.revision < excluded.revision"""
 _PLACES = """
 SELECT a.id AS allocation_id, a.machine_id, m.country, a.ends_at
 FROM allocation a LEFT JOIN machine m ON m.id = a.machine_id
@@ -238,10 +239,15 @@ async def hold_machines(tx: Transaction, *, to_change: bool = False) -> None:
 
 
 async def keep_allocation(
-    tx: Transaction, allocation_id: AllocationId, project_id: ProjectId, machine_id: MachineId, ends_at: datetime
+    tx: Transaction,
+    allocation_id: AllocationId,
+    project_id: ProjectId,
+    machine_id: MachineId,
+    ends_at: datetime,
+    revision: int,
 ) -> None:
-    """Remember where a project computes, and until when."""
-    await tx.execute(_ADD_ALLOCATION, allocation_id, project_id, machine_id, ends_at)
+    """Remember where a project computes, and until when; the highest revision counts."""
+    await tx.execute(_ADD_ALLOCATION, allocation_id, project_id, machine_id, ends_at, revision)
 
 
 async def places_of(tx: Transaction, project_id: ProjectId, now: datetime) -> list[Place]:

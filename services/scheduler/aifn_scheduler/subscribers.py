@@ -7,6 +7,7 @@ from aifn_common.kafka import Db, Subscriptions
 from aifn_events.access import AllocationOpened, ProjectDescribed
 from aifn_events.placement import BudgetHeld, BudgetRefused, JobEnded, JobStarted
 from aifn_events.registry import CapacityReported, MachineDescribed
+from aifn_events.shares import AllocationChanged
 
 from aifn_scheduler.actions import jobs, machines
 from aifn_scheduler.settings import SchedulerSettings
@@ -34,6 +35,11 @@ async def on_project_described(event: ProjectDescribed, db: Db) -> None:
 
 @hears(AllocationOpened)
 async def on_allocation_opened(event: AllocationOpened, db: Db) -> None:
+    await deliver_once(db, event, machines.remember_allocation)
+
+
+@hears(AllocationChanged)
+async def on_allocation_changed(event: AllocationChanged, db: Db) -> None:
     await deliver_once(db, event, machines.remember_allocation)
 
 

@@ -33,7 +33,8 @@ CREATE TABLE allocation (
     id text PRIMARY KEY,
     project_id text NOT NULL,
     machine_id text NOT NULL,
-    ends_at timestamptz NOT NULL
+    ends_at timestamptz NOT NULL,
+    revision int NOT NULL
 );
 
 CREATE INDEX allocation_project ON allocation (project_id);

@@ -7,6 +7,7 @@ from aifn_common.database import Transaction
 from aifn_common.errors import Stale
 from aifn_events.access import AllocationOpened
 from aifn_events.registry import CapacityReported, MachineDescribed
+from aifn_events.shares import AllocationChanged
 
 from aifn_scheduler.domain.machines import ObservedInFuture, check_report
 from aifn_scheduler.store import machines as store
@@ -38,6 +39,6 @@ async def remember_capacity(tx: Transaction, event: CapacityReported, *, may_be_
     await store.put_capacity(tx, event)
 
 
-async def remember_allocation(tx: Transaction, event: AllocationOpened) -> None:
-    """Keep that a project may compute on a partition."""
+async def remember_allocation(tx: Transaction, event: AllocationOpened | AllocationChanged) -> None:
+    """Keep that a project may compute on a partition, and from when until when."""
     await store.put_allocation(tx, event)

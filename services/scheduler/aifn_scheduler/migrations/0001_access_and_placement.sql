@@ -37,7 +37,8 @@ CREATE TABLE allocation (
     partition_id  text NOT NULL,
     resource      text NOT NULL,
     starts_at     timestamptz NOT NULL,
-    ends_at       timestamptz NOT NULL
+    ends_at       timestamptz NOT NULL,
+    revision      int NOT NULL
 );
 CREATE INDEX allocation_by_project ON allocation (project_id);
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from aifn_common.database import Transaction
 from aifn_events.access import AllocationOpened
 from aifn_events.registry import CapacityReported, MachineDescribed
+from aifn_events.shares import AllocationChanged
 
 from aifn_scheduler.domain.admission import Allocation
 from aifn_scheduler.domain.machines import Partition
@@ -39,8 +40,10 @@ WHERE capacity.observed_at < EXCLUDED.observed_at"""
 _CAPACITIES = "SELECT partition_id, machine_id, observed_at, nodes_in_service FROM capacity"
 
 _PUT_ALLOCATION = """
-INSERT INTO allocation (allocation_id, project_id, machine_id, partition_id, resource, starts_at, ends_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (allocation_id) DO NOTHING"""
+INSERT INTO allocation (allocation_id, project_id, machine_id, partition_id, resource, starts_at, ends_at, revision)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (allocation_id) DO UPDATE
+SET starts_at = EXCLUDED.starts_at, ends_at = EXCLUDED.ends_at, revision = EXCLUDED.revision
+WHERE allocation.revision < EXCLUDED.revision"""
 # Whole seconds, but never a start before its moment: what has begun is rounded down, what has not is rounded up.
 _ALLOCATIONS = """
 SELECT project_id, partition_id,
@@ -113,17 +116,23 @@ async def get_reports(tx: Transaction) -> Mapping[str, tuple[str, datetime, int]
     }
 
 
-async def put_allocation(tx: Transaction, event: AllocationOpened) -> None:
-    """Keep that a project may use a partition; the amount is accounting's."""
+async def put_allocation(tx: Transaction, event: AllocationOpened | AllocationChanged) -> None:
+    """Keep that a project may use a partition, and when; the highest revision counts. The amount is accounting's."""
+    if isinstance(event, AllocationChanged):
+        machine_id, partition_id, _ = event.resource.split("/")
+        revision = event.revision
+    else:
+        machine_id, partition_id, revision = event.machine_id, event.partition_id, 0
     await tx.execute(
         _PUT_ALLOCATION,
         event.allocation_id,
         event.project_id,
-        event.machine_id,
-        event.partition_id,
+        machine_id,
+        partition_id,
         event.resource,
         event.starts_at,
         event.ends_at,
+        revision,
     )
 
 
