@@ -10,6 +10,7 @@ from aifn_events.vocabulary import (
     Amount,
     Count,
     Day,
+    Flag,
     JobId,
     MachineId,
     Moment,
@@ -56,6 +57,16 @@ class UsageReported(Event):
         examples=[{"lumi/lumi-g/gpu-time": 192_000}],
     )
     collector: str = Field(max_length=80, description="who counted, and its version", examples=["simulated/0.1.0"])
+    cores: Count | None = Field(default=None, description="of all nodes together; null is unknown")
+    devices: Count | None = Field(
+        default=None, description="accelerators as the batch system shows them, of all nodes together"
+    )
+    memory_mib: Count | None = Field(default=None, description="of all nodes together")
+    exclusive: Flag | None = Field(default=None, description="nobody else could use its nodes")
+    suspended_seconds: Count = Field(default=0, description="not running, between start and end")
+    idle_reservation: Flag = Field(default=False, description="no run: nodes that were reserved and that nobody used")
+    gpu_model: str | None = Field(default=None, max_length=120)
+    energy_joules: Amount | None = Field(default=None, description="as measured; null is unknown, never zero")
 
 
 class ResourceTotal(Payload):

@@ -48,6 +48,14 @@ class PlainUsage(msgspec.Struct, frozen=True, gc=False):
     amounts: Annotated[dict[str, Amount], msgspec.Meta(min_length=1, max_length=16)]
     collector: Annotated[str, msgspec.Meta(max_length=80)]
     kind: Literal["run", "requeued", "resized"] = "run"
+    cores: Count | None = None
+    devices: Count | None = None
+    memory_mib: Count | None = None
+    exclusive: bool | None = None
+    suspended_seconds: Count = 0
+    idle_reservation: bool = False
+    gpu_model: Annotated[str, msgspec.Meta(max_length=120)] | None = None
+    energy_joules: Amount | None = None
 
 
 _decode = msgspec.json.Decoder(PlainUsage).decode

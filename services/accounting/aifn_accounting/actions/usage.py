@@ -17,6 +17,7 @@ from aifn_events.vocabulary import JobId, ProjectId, ResourceId
 
 from aifn_accounting.actions.budget import announce_releases, post
 from aifn_accounting.domain.ledger import Allocation, Book, Hold, UnknownAllocation, may_release
+from aifn_accounting.domain.rates import occupied_json
 from aifn_accounting.domain.usage import (
     Charging,
     ConflictingUsage,
@@ -223,4 +224,5 @@ def record_row(number: int, event: Usage, names: Pseudonyms, now: datetime) -> t
         _as_json(event.amounts),
         event.collector,
         now,
+        occupied_json(event),
     )

@@ -17,6 +17,10 @@ from aifn_accounting.domain.ledger import (
     UnknownAllocation,
     choose_to_charge,
 )
+from aifn_accounting.domain.rates import NoRate as NoRate
+from aifn_accounting.domain.rates import RateCard as RateCard
+from aifn_accounting.domain.rates import Rates as Rates
+from aifn_accounting.domain.rates import check_occupied, occupied_json
 
 CLOCK_TOLERANCE = timedelta(days=1)
 """A site's clock may be so far ahead of ours."""
@@ -106,29 +110,25 @@ class Usage(Protocol):
     def collector(self) -> str: ...
     @property
     def amounts(self) -> Mapping[str, int]: ...
+    @property
+    def cores(self) -> int | None: ...
+    @property
+    def devices(self) -> int | None: ...
+    @property
+    def memory_mib(self) -> int | None: ...
+    @property
+    def exclusive(self) -> bool | None: ...
+    @property
+    def suspended_seconds(self) -> int: ...
+    @property
+    def idle_reservation(self) -> bool: ...
+    @property
+    def gpu_model(self) -> str | None: ...
+    @property
+    def energy_joules(self) -> int | None: ...
 
 
 U = TypeVar("U", bound=Usage)
-
-
-@dataclass(frozen=True)
-class RateCard:
-    """How an amount that was reported becomes an amount that is charged, for some time."""
-
-    id: RateCardId
-    resource: str
-    numerator: int
-    denominator: int
-    valid_from: datetime
-    valid_until: datetime | None
-
-    def valid(self, at: datetime) -> bool:
-        """Whether the card was in force at a moment."""
-        return self.valid_from <= at and (self.valid_until is None or at < self.valid_until)
-
-    def rate(self, amount: int) -> int:
-        """The amount to charge, rounded up to a whole unit."""
-        return -(-amount * self.numerator // self.denominator)
 
 
 class Size(NamedTuple):
@@ -156,10 +156,7 @@ class Statement(NamedTuple):
     started_at: datetime
     ended_at: datetime
     amounts: Mapping[ResourceId, int]
-
-
-class NoRate(Exception):
-    """No rate card is in force: the operator's data has a gap, which is not the record's fault."""
+    occupied: str | None
 
 
 def identity_of(record: Usage) -> Identity:
@@ -172,13 +169,14 @@ def check(record: Usage, sizes: Mapping[ResourceId, Size], now: datetime) -> Non
 
     Args:
         sizes: of the resources whose machine is known.
-    Raises: EndsBeforeStart, FromTheFuture, WrongResource, AbsurdAmount.
+    Raises: EndsBeforeStart, FromTheFuture, NegativeElapsed, AbsurdQuantity, WrongResource, AbsurdAmount.
     """
     started, ended = record.started_at, record.ended_at
     if ended < started:
         raise EndsBeforeStart(f"it ended at {ended.isoformat()}, before its start at {started.isoformat()}")
     if ended > now + CLOCK_TOLERANCE:
         raise FromTheFuture(f"it ends at {ended.isoformat()}, and now it is {now.isoformat()}")
+    check_occupied(record)
     place = f"{record.machine_id}/{record.partition_id}/"
     for resource, amount in record.amounts.items():
         if not resource.startswith(place):
@@ -198,27 +196,8 @@ def check(record: Usage, sizes: Mapping[ResourceId, Size], now: datetime) -> Non
 
 def statement_of(record: Usage) -> Statement:
     """What two records with one identity and revision must agree on."""
-    return Statement(record.job_id, record.project_id, record.started_at, record.ended_at, record.amounts)
-
-
-class Rates:
-    """The rate cards, quick to ask."""
-
-    def __init__(self, cards: Iterable[RateCard]) -> None:
-        self._cards = sorted(cards, key=lambda card: card.valid_from, reverse=True)
-        self._by_resource: dict[ResourceId, list[RateCard]] = {}
-
-    def card(self, resource: ResourceId, at: datetime) -> RateCard:
-        """The card in force: one of the resource's own before the general one, the newest first. Raises NoRate."""
-        candidates = self._by_resource.get(resource)
-        if candidates is None:
-            own = [card for card in self._cards if card.resource == resource]
-            candidates = own + [card for card in self._cards if card.resource == "*"]
-            self._by_resource[resource] = candidates
-        for card in candidates:
-            if card.valid(at):
-                return card
-        raise NoRate(f"no rate card for {resource} is in force at {at.isoformat()}")
+    occupied = occupied_json(record)
+    return Statement(record.job_id, record.project_id, record.started_at, record.ended_at, record.amounts, occupied)
 
 
 class Intake(Generic[U]):
@@ -312,7 +291,7 @@ class Charging(Generic[U]):
         charges = []
         for resource, payer in payers:
             card = self.rates.card(resource, record.ended_at)
-            charges.append(Charge(number, payer, resource, card.rate(record.amounts[resource]), card.id))
+            charges.append(Charge(number, payer, resource, card.rate(record.amounts[resource], record), card.id))
         if before is None:
             for charge in charges:
                 self._change(charge.allocation, charge.amount, record.job_id, number)

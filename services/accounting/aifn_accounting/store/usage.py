@@ -11,6 +11,7 @@ from aifn_common.database import Transaction
 from aifn_events.usage import UsageCharged
 from aifn_events.vocabulary import FactoryId, JobId, MachineId, ProjectId, ResourceId, new_id
 
+from aifn_accounting.domain.rates import read_rule
 from aifn_accounting.domain.usage import Charge, Identity, RateCard, Size, Statement
 
 # One writer of usage at a time. It makes numbers follow the order of commits, and a correction that moves a record to
@@ -41,9 +42,11 @@ _RECORD_COLUMNS = (
     "amounts",
     "collector",
     "recorded_at",
+    "occupied",
 )
 _STATEMENTS = """
-SELECT number, job_id, project_id, started_at, ended_at, amounts FROM usage_record WHERE number = ANY($1::bigint[])"""
+SELECT number, job_id, project_id, started_at, ended_at, amounts, occupied FROM usage_record
+WHERE number = ANY($1::bigint[])"""
 _EARLIER = """
 SELECT u.job_id, c.usage_number, c.allocation_number, c.resource, c.amount, c.rate_card
 FROM usage_charge c JOIN usage_record u ON u.number = c.usage_number WHERE c.usage_number = ANY($1::bigint[])"""
@@ -71,7 +74,7 @@ SELECT c.allocation_number, sum(c.amount)::bigint AS amount
 FROM current_usage u JOIN usage_charge c ON c.usage_number = u.number WHERE u.job_id = $1 GROUP BY 1"""
 _SEGMENTS = "SELECT job_id, count(*)::int AS segments FROM current_usage WHERE job_id = ANY($1::text[]) GROUP BY 1"
 _PROJECTS_KNOWN = "SELECT id FROM project WHERE id = ANY($1::text[])"
-_CARDS = "SELECT id, resource, numerator, denominator, valid_from, valid_until FROM rate_card"
+_CARDS = "SELECT id, resource, numerator, denominator, valid_from, valid_until, rule FROM rate_card"
 
 _PUT_RESOURCE = """
 INSERT INTO resource (id, machine_id, partition_id, unit, units_per_node, devices_per_node, gpus_per_node,
@@ -120,7 +123,12 @@ async def statements(tx: Transaction, numbers: Sequence[int]) -> dict[int, State
     rows = await tx.fetch(_STATEMENTS, numbers)
     return {
         row["number"]: Statement(
-            row["job_id"], row["project_id"], row["started_at"], row["ended_at"], json.loads(row["amounts"])
+            row["job_id"],
+            row["project_id"],
+            row["started_at"],
+            row["ended_at"],
+            json.loads(row["amounts"]),
+            row["occupied"],
         )
         for row in rows
     }
@@ -166,7 +174,10 @@ async def known_projects(tx: Transaction, project_ids: Iterable[ProjectId]) -> s
 
 async def rate_cards(tx: Transaction) -> list[RateCard]:
     """All rate cards."""
-    return [RateCard(*row) for row in await tx.fetch(_CARDS)]
+    return [
+        RateCard(id_, resource, numerator, denominator, since, until, read_rule(rule))
+        for id_, resource, numerator, denominator, since, until, rule in await tx.fetch(_CARDS)
+    ]
 
 
 async def sizes(tx: Transaction) -> dict[ResourceId, Size]:
