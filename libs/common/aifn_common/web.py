@@ -5,8 +5,6 @@ The plumbing of a route, in this order: the body is read (bounded), the person i
 answer leaves.
 """
 
-import base64
-import binascii
 import hashlib
 import json
 import logging
@@ -24,8 +22,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aifn_common import access, idempotency, membership, outbox, telemetry
+from aifn_common.cursors import read_cursor, write_cursor
 from aifn_common.database import CONNECTION_FAULTS, Database, Transaction, reading, transaction
-from aifn_common.errors import Invalid, PreconditionFailed, PreconditionRequired, Refusal, Unauthenticated
+from aifn_common.errors import PreconditionFailed, PreconditionRequired, Refusal, Unauthenticated
 from aifn_common.oidc import Identity
 
 log = logging.getLogger(__name__)
@@ -190,7 +189,7 @@ class PageParams:
         after: Annotated[str | None, Query(max_length=1000, description="`next` of the page before")] = None,
     ) -> None:
         self.limit = limit
-        self.after = None if after is None else _cursor_in(after)
+        self.after = None if after is None else read_cursor(after)
 
 
 Paging = Annotated[PageParams, Depends()]
@@ -207,24 +206,12 @@ def make_page(rows: Sequence[T], limit: int, cursor_of: Callable[[T], str]) -> P
     """A page from up to `limit` + 1 rows: the one too many tells that there is more.
 
     >>> page = make_page(["a", "b", "c"], 2, cursor_of=lambda row: row)
-    >>> page.items, _cursor_in(page.next)
+    >>> page.items, read_cursor(page.next)
     (['a', 'b'], 'b')
     """
     items = list(rows[:limit])
     more = len(rows) > limit
-    return Page(items=items, next=_cursor_out(cursor_of(items[-1])) if more else None)
-
-
-def _cursor_out(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _cursor_in(cursor: str) -> str:
-    try:
-        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
-        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        raise Invalid("`after` is not a cursor that a page of this list gave") from None
+    return Page(items=items, next=write_cursor(cursor_of(items[-1])) if more else None)
 
 
 def etag_of(revision: int) -> str:

@@ -1,8 +1,8 @@
 """Assembles accounting; the only `main`."""
 
-from aifn_common.service import Service, run
+from aifn_common.service import Service, Timer, run
 
-from aifn_accounting import api, subscribers
+from aifn_accounting import api, subscribers, timers
 from aifn_accounting.settings import AccountingSettings
 
 service = Service(
@@ -11,6 +11,10 @@ service = Service(
     routers=api.routers,
     hears=subscribers.hears,
     settings=AccountingSettings,
+    timers=[
+        Timer("call-webhooks", every_seconds=1, action=timers.call_webhooks),
+        Timer("forget-deliveries", every_seconds=3600, action=timers.forget_deliveries),
+    ],
 )
 
 

@@ -12,3 +12,31 @@ class AccountingSettings(ServiceSettings):
         description="secret from which people's pseudonyms in charges are made; a new one gives everybody a new name",
         examples=["a-long-random-secret"],
     )
+    webhook_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="secret from which each webhook's secret is made; empty: no webhooks; a new one ends all of them",
+        examples=["another-long-random-secret"],
+    )
+    webhook_private_addresses: bool = Field(
+        default=False,
+        description="whether webhooks may lead to private and loopback addresses, and over plain HTTP",
+        examples=["false"],
+    )
+    webhook_authority: str = Field(
+        default="",
+        description="PEM file of the certificates that webhooks' receivers must have; empty: the public ones",
+        examples=["/etc/aifn/receivers-ca.pem"],
+    )
+    webhook_timeout_seconds: float = Field(
+        default=10, gt=0, le=60, description="how long one call of a webhook may take", examples=["10"]
+    )
+    webhook_log_days: int = Field(
+        default=30, ge=1, le=3650, description="how long the log of deliveries is kept", examples=["30"]
+    )
+    stream_seconds: float = Field(
+        default=900,
+        ge=0,
+        le=86_400,
+        description="how long an event stream lives before its reader must show a token again; 0: only what is there",
+        examples=["900"],
+    )
