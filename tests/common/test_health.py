@@ -5,12 +5,13 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+import asyncpg
 import httpx
 import pytest
-from aifn_common import health, kafka
+from aifn_common import health, hearing, telemetry
 from aifn_common.database import Database
 from aifn_common.health import BUSY_FACTOR, Watch, add_probes
-from aifn_common.kafka import Hearing, Membership
+from aifn_common.hearing import Hearing, Membership
 from aifn_common.service import PLUMBING
 from aifn_common.settings import ServiceSettings
 from fastapi import FastAPI
@@ -27,6 +28,7 @@ class Consumer:
         self.partitions = partitions
         self.waiting = waiting
         self.silent = False
+        self.there = True
 
     def assignment(self) -> set[int]:
         return set(range(self.partitions))
@@ -38,6 +40,12 @@ class Consumer:
 
     async def position(self, _: int) -> int:
         return 10
+
+    def subscription(self) -> set[str]:
+        return {"aifn-job-placed-v1"}
+
+    def partitions_for_topic(self, _: str) -> set[int] | None:
+        return {0, 1, 2} if self.there else None
 
 
 class Clock:
@@ -54,8 +62,8 @@ class Clock:
 def passing(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The watch's own time."""
     made = Clock()
-    for module in (health, kafka):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=made))
+    for module in (health, hearing):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=made, time=made))
     return made
 
 
@@ -189,15 +197,18 @@ async def test_probes_tell_in_words_what_is_wrong(db: Database, passing: Clock) 
     watching, hearing = watch(consumer := Consumer(waiting=5), dead_letter_limit=3)
     assert await probes(None, None) == {
         "/livez": (200, []),
-        "/readyz": (503, ["database"]),
-        "/startupz": (503, ["schema"]),
+        "/readyz": (503, ["database: no connection yet"]),
+        "/startupz": (503, ["database: no connection yet"]),
     }
     assert (await probes(db, watching))["/readyz"] == (503, [f"{GROUP} has not joined its group"])
     await watching.look(GROUP, consumer)
     assert await probes(db, watching) == {"/livez": (200, []), "/readyz": (200, []), "/startupz": (200, [])}
     passing.now += 61
     await watching.look(GROUP, consumer)
-    assert (await probes(db, watching))["/livez"] == (503, [f"{GROUP} makes no progress"])
+    found = await probes(db, watching)
+    assert found["/readyz"] == (503, [f"{GROUP} makes no progress"])
+    # Whoever answers is alive: a restart would end what goes well beside it.
+    assert found["/livez"] == (200, [])
     hearing.dead(GROUP, 3)
     now = await probes(db, watching)
     assert now["/livez"] == (200, [])
@@ -206,7 +217,9 @@ async def test_probes_tell_in_words_what_is_wrong(db: Database, passing: Clock) 
 
 async def test_a_schema_that_is_behind_is_not_started(db: Database) -> None:
     await db.execute("DELETE FROM schema_migration")
-    assert (await probes(db, None))["/startupz"] == (503, ["schema"])
+    found = await probes(db, None)
+    behind = "schema: the schema of aifn_common is at 0000 and this program needs 0001"
+    assert found["/startupz"] == found["/readyz"] == (503, [behind])
 
 
 async def test_a_database_that_hangs_makes_a_process_unready_and_not_dead() -> None:
@@ -216,8 +229,60 @@ async def test_a_database_that_hangs_makes_a_process_unready_and_not_dead() -> N
 
             await asyncio.sleep(30)
 
+        def get_size(self) -> int:
+            return 1
+
+        get_idle_size = get_size
+
     began = time.perf_counter()
     found = await probes(cast(Database, Hanging()), None)
     assert found["/livez"] == (200, [])
-    assert found["/readyz"] == (503, ["database"])
+    assert found["/readyz"] == (503, ["database: no answer within 2 s"])
     assert time.perf_counter() - began < 20
+
+
+async def test_a_topic_that_is_missing_is_named(passing: Clock) -> None:
+    watching, hearing = watch(consumer := Consumer(partitions=0))
+    consumer.there = False
+    Membership(GROUP, hearing).on_partitions_assigned(set())
+    await watching.look(GROUP, consumer)
+    assert watching.problems() == [f"{GROUP}: the broker has no topic aifn-job-placed-v1"]
+    consumer.there = True
+    await watching.look(GROUP, consumer)
+    assert watching.problems() == []
+
+
+async def test_work_that_waits_for_something_outside_is_not_ready_and_says_for_what(passing: Clock) -> None:
+    watching, hearing = watch(consumer := Consumer())
+    await watching.look(GROUP, consumer)
+    seen = []
+    full = asyncpg.DiskFullError('could not extend file "base/5/16384": No space left on device')
+
+    async def work() -> None:
+        seen.append(watching.problems())
+        if len(seen) == 1:
+            raise full
+
+    await hearing.patiently(work, GROUP)
+    assert seen == [[], [f"{GROUP} waits: {full}"]]
+    assert watching.problems() == []
+
+
+def lag_seconds() -> float:
+    """What the metrics say of the one group."""
+    return telemetry.metrics.lag_seconds.values()[(GROUP,)]
+
+
+async def test_lag_is_the_time_since_which_the_oldest_message_waits(passing: Clock) -> None:
+    watching, _ = watch(consumer := Consumer(waiting=0))
+    for waiting, seconds in ((0, 0.0), (3, 0.0), (3, 10.0), (9, 20.0), (0, 0.0)):
+        passing.now += 10
+        consumer.waiting = waiting
+        await watching.look(GROUP, consumer)
+        assert lag_seconds() == seconds
+    # After a start nobody has seen them come: what was handled last tells how far behind one is.
+    again, hearing = watch(consumer := Consumer(waiting=50))
+    hearing.newest[GROUP] = int((passing.now - 3600) * 1000)
+    hearing.succeeded(GROUP)
+    await again.look(GROUP, consumer)
+    assert lag_seconds() == 3600

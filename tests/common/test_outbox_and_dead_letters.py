@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from aifn_common import dead_letters, outbox
+from aifn_common import dead_letters, outbox, telemetry
 from aifn_common.database import Database, transaction
 from aifn_common.errors import NotFound, Refusal
 from aifn_common.inbox import forget_old
@@ -33,6 +33,7 @@ class Record:
     topic: str = JobPlaced.topic
     partition: int = 2
     offset: int = 41
+    timestamp: int = 0
     key: bytes | None = b"\xfe\x00"
     value: bytes | None = b"\x00\xff{"
     headers: Sequence[tuple[str, bytes | None]] = field(default_factory=lambda: list(HOSTILE))
@@ -179,6 +180,28 @@ async def test_dead_letters_are_listed_in_order_and_by_topic(db: Database) -> No
         first = await dead_letters.list_them(tx, after=0, topic=JobPlaced.topic, limit=3)
         rest = await dead_letters.list_them(tx, after=first[-1]["id"], topic=None, limit=50)
     assert [row["offset"] for row in [*first, *rest]] == [0, 1, 2, 3, 4, 41]
+
+
+async def test_what_waits_is_measured_and_its_age_is_in_real_seconds_whatever_the_clock(db: Database) -> None:
+    metrics = telemetry.metrics
+    await outbox.measure(db, clock_factor=1)
+    assert (metrics.outbox_waiting.values(), metrics.outbox_age.values()) == ({(): 0}, {(): 0.0})
+    async with transaction(db) as tx:
+        for number in range(2):
+            await announce(tx, JobPlaced.example(job_id=f"job-{number}"))
+    await db.execute("UPDATE outbox SET time = now() - interval '1 hour' WHERE seq = (SELECT min(seq) FROM outbox)")
+    await outbox.measure(db, clock_factor=60)
+    assert metrics.outbox_waiting.values() == {(): 2}
+    assert 60 <= metrics.outbox_age.values()[()] < 120
+    await dead_letters.set_aside_alone(db, "accounting", Record(), WHY)
+    await dead_letters.set_aside_alone(db, "accounting", Record(offset=42), WHY)
+    await dead_letters.measure(db)
+    assert metrics.dead_waiting.values() == {(JobPlaced.topic,): 2}
+    async with transaction(db) as tx:
+        for row in await dead_letters.list_them(tx, after=0, topic=None, limit=10):
+            await dead_letters.replay(tx, row["id"], by="somebody")
+    await dead_letters.measure(db)
+    assert metrics.dead_waiting.values() == {}
 
 
 async def test_the_inbox_forgets_what_no_topic_can_repeat_any_more(db: Database) -> None:

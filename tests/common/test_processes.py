@@ -163,7 +163,7 @@ async def test_a_relay_that_dies_between_sending_and_deleting_says_the_same_agai
             await announce(tx, event)
 
     def relay(db: Database) -> Relay:
-        return Relay(db, kafka=kafka, source="urn:aifn:lumi-aif:victim", poll_seconds=0.05)
+        return Relay(db, settings(VictimSettings, kafka=kafka), source="urn:aifn:lumi-aif:victim")
 
     class Deaf:
         """A database in which the deletion never arrives."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aifn_common.database import Database
 from aifn_common.health import Watch
-from aifn_common.kafka import COMMIT_SECONDS
+from aifn_common.hearing import COMMIT_SECONDS
 from aifn_common.outbox import waiting
 from aifn_common.service import Service, Worker
 from aifn_events.base import Event

@@ -16,18 +16,16 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from aifn_common import outbox, telemetry
+from aifn_common.broker import connection_of, start_or_say_why
 from aifn_common.database import transaction
 from aifn_common.dead_letters import Record
+from aifn_common.hearing import Hearing, Membership, Stopping
 from aifn_common.kafka import (
     ATTEMPTS,
-    HEARTBEAT_MS,
     PAUSES_SECONDS,
-    SESSION_TIMEOUT_MS,
     BatchSubscription,
-    Hearing,
-    Membership,
     Rejected,
-    Stopping,
+    patience_of,
     set_aside_in_batch,
 )
 
@@ -41,6 +39,7 @@ class _Batch:
     """What one look at Kafka brought: events with their records, what cannot be read, and the offsets after it."""
 
     ends: dict[Any, int]
+    newest: int = 0
     events: list[tuple[Any, Record]] = field(default_factory=list)
     hopeless: Hopeless = field(default_factory=list)
 
@@ -67,15 +66,18 @@ class BatchReader:
     async def run(self) -> None:
         """Read for ever. A broker that is away is waited for; ends when the process stops."""
         while not self._hearing.stopping.is_set():
-            consumer = self._make_consumer()
+            consumer = None
             try:
-                await consumer.start()
+                consumer = self._make_consumer()
+                await start_or_say_why(consumer.start(), self._hearing.settings)
+                self._hearing.waits.pop(self.group, None)
                 self.consumer = consumer
                 await self._read(consumer)
             except Stopping:
                 return
             except (KafkaError, OSError, TimeoutError) as fault:
-                log.warning("%s waits for the broker: %r", self._one.group, fault)
+                self._hearing.waits[self.group] = str(fault) or repr(fault)
+                log.warning("%s waits for the broker: %s", self.group, self._hearing.waits[self.group])
                 await asyncio.sleep(1)
             except Exception:
                 log.exception("%s failed and starts again", self._one.group)
@@ -83,20 +85,19 @@ class BatchReader:
             finally:
                 self.consumer = None
                 self._hearing.joined.discard(self._one.group)
-                await _stop(consumer)
+                if consumer is not None:
+                    await _stop(consumer)
 
     def _make_consumer(self) -> AIOKafkaConsumer:
         settings = self._hearing.settings
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka,
+            **connection_of(settings),
+            **patience_of(settings),
             group_id=self._one.group,
             group_instance_id=f"{settings.instance}-{self._one.group}" if settings.instance else None,
             client_id=f"aifn-{self._one.group}",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            session_timeout_ms=SESSION_TIMEOUT_MS,
-            heartbeat_interval_ms=HEARTBEAT_MS,
-            max_poll_interval_ms=600_000,
             max_partition_fetch_bytes=4_194_304,
         )
         consumer.subscribe([self._one.kind.topic], listener=Membership(self._one.group, self._hearing))
@@ -117,7 +118,10 @@ class BatchReader:
 
     async def _next(self, consumer: AIOKafkaConsumer) -> "_Batch":
         polled = await consumer.getmany(timeout_ms=200, max_records=self._one.max_records)
-        batch = _Batch({tp: some[-1].offset + 1 for tp, some in polled.items()})
+        batch = _Batch(
+            {tp: some[-1].offset + 1 for tp, some in polled.items()},
+            newest=max([some[-1].timestamp for some in polled.values()], default=0),
+        )
         records = [record for some in polled.values() for record in some]
         for start in range(0, len(records), READ_AT_ONCE):
             events, hopeless = read_events(self._one.read, records[start : start + READ_AT_ONCE])
@@ -141,14 +145,16 @@ class BatchReader:
 
     async def _handle(self, batch: "_Batch") -> None:
         began = time.perf_counter()
+        self._hearing.newest[self._one.group] = batch.newest
         before = self._hearing.dead_in_a_row.get(self._one.group, 0)
         topic = {"topic": self._one.kind.topic}
         telemetry.metrics.received.add(batch.size, topic)
         with telemetry.handling_batch(f"{self._one.group} handle batch", _traceparents(batch.events)):
             rejected = await self._patiently(batch.events, batch.hopeless)
         outbox.nudge()
-        telemetry.metrics.handling.record(time.perf_counter() - began, topic)
         dead = len(batch.hopeless) + rejected
+        outcome = {"outcome": "handled" if dead < batch.size else "set_aside"}
+        telemetry.metrics.handling.record(time.perf_counter() - began, topic | outcome)
         if dead < batch.size:
             self._hearing.succeeded(self._one.group, batch.size - dead)
         else:

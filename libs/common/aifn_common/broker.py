@@ -2,14 +2,17 @@
 
 import asyncio
 import ssl
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
+from aiokafka.errors import KafkaConnectionError
 from faststream.security import BaseSecurity
 
 from aifn_common.settings import ServiceSettings, WrongSetting
 
 KNOCK_SECONDS = 5
+UNWILLING = "the broker takes the connection and ends it: does it speak TLS, and is AIFN_KAFKA_CA_FILE set then?"
 
 
 def connection_of(settings: ServiceSettings) -> dict[str, Any]:
@@ -50,6 +53,14 @@ def tls_context(settings: ServiceSettings) -> ssl.SSLContext | None:
                 f"AIFN_KAFKA_CERT_FILE is wrong: {files} are no certificate and its key: {_words(wrong)}"
             ) from None
     return context
+
+
+async def start_or_say_why(start: Awaitable[object], settings: ServiceSettings) -> None:
+    """Start a client. Raises ConnectionError that says why the broker cannot be reached, where the client does not."""
+    try:
+        await start
+    except (KafkaConnectionError, OSError) as fault:
+        raise ConnectionError(await reason_away(settings) or UNWILLING) from fault
 
 
 async def reason_away(settings: ServiceSettings) -> str | None:

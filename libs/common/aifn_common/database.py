@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,6 +17,10 @@ else:  # at run time these classes take no parameters
     Database = asyncpg.Pool
     Transaction = asyncpg.Connection | PoolConnectionProxy
 Row: TypeAlias = asyncpg.Record
+
+log = logging.getLogger(__name__)
+CLOSE_SECONDS = 3
+RETRY_SECONDS = 0.5
 
 CONNECTION_FAULTS: tuple[type[Exception], ...] = (
     asyncpg.PostgresConnectionError,
@@ -48,13 +53,67 @@ async def connect(url: str, *, connections: int = 8) -> Database:
     )
 
 
-async def connect_patiently(url: str, *, connections: int = 8, pause_seconds: float = 0.5) -> Database:
-    """Open the pool as soon as the server answers; a wrong password or name is raised at once."""
-    while True:
+class Opening:
+    """Opens a pool: at once, or in the background if the server does not answer yet; `waits_for` says why not.
+
+    A process that waits must answer its probes and stop when told to.
+    """
+
+    def __init__(self, url: str, connections: int) -> None:
+        self._url = url
+        self._connections = connections
+        self.waits_for: str | None = None
+
+    @asynccontextmanager
+    async def pool(self, use: Callable[[Database], None]) -> AsyncIterator[None]:
+        """Tell `use` the pool as soon as there is one. Raises what the server refuses when it answers at once."""
+        pools: list[Database] = []
+
+        async def open_it() -> None:
+            db = await connect(self._url, connections=self._connections)
+            self.waits_for = None
+            pools.append(db)
+            use(db)
+
+        waiting: asyncio.Task[None] | None = None
         try:
-            return await connect(url, connections=connections)
-        except CONNECTION_FAULTS:
-            await asyncio.sleep(pause_seconds)
+            await open_it()
+        except CONNECTION_FAULTS as fault:
+            self._say(fault)
+            waiting = asyncio.create_task(self._later(open_it))
+        try:
+            yield
+        finally:
+            if waiting is not None:
+                waiting.cancel()
+                await asyncio.wait([waiting])
+            for db in pools:
+                await close(db)
+
+    async def _later(self, open_it: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(RETRY_SECONDS)
+            try:
+                return await open_it()
+            except CONNECTION_FAULTS as fault:
+                self._say(fault)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError) as fault:
+                self._say(fault)
+
+    def _say(self, fault: Exception) -> None:
+        words = " ".join(str(fault).split()) or type(fault).__name__
+        if words != self.waits_for:
+            log.warning("waiting for the database: %s", words)
+        self.waits_for = words
+
+
+async def close(db: Database) -> None:
+    """Close a pool, by force if somebody still holds a connection."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await db.close()
+    except TimeoutError:
+        db.terminate()
 
 
 @asynccontextmanager

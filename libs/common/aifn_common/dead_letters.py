@@ -24,6 +24,7 @@ _LIST = """
 SELECT id, consumer, topic, partition, "offset", code, reason, details, set_aside_at, replayed_at, replayed_by
 FROM dead_letter WHERE id > $1 AND ($2::text IS NULL OR topic = $2) ORDER BY id LIMIT $3"""
 _TAKE = "SELECT topic, key, value, raw_headers FROM dead_letter WHERE id = $1 FOR UPDATE"
+_WAITING = "SELECT topic, count(*) AS waiting FROM dead_letter WHERE replayed_at IS NULL GROUP BY topic"
 _REPLAYED = "UPDATE dead_letter SET replayed_at = now(), replayed_by = $2 WHERE id = $1"
 
 
@@ -33,6 +34,7 @@ class Record(Protocol):
     topic: str
     partition: int
     offset: int
+    timestamp: int
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
@@ -117,6 +119,13 @@ async def replay(tx: Transaction, number: int, *, by: str) -> str:
     await outbox.pass_on(tx, row["topic"], row["key"], row["value"], row["raw_headers"])
     await tx.execute(_REPLAYED, number, by)
     return str(row["topic"])
+
+
+async def measure(db: Database) -> None:
+    """Put into the metrics how many messages of each topic are set aside and were not sent again."""
+    telemetry.metrics.dead_waiting.drop()
+    for row in await db.fetch(_WAITING):
+        telemetry.metrics.dead_waiting.set(row["waiting"], topic=row["topic"])
 
 
 async def set_aside_alone(db: Database, consumer: str, record: Record, why: Verdict) -> None:

@@ -10,22 +10,22 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
 
 from aifn_events.base import Event
 from aifn_events.cloudevents import MalformedEvent, parse
-from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka import ConsumerRecord, TopicPartition
 from faststream import AckPolicy, Context
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
 
 from aifn_common import clock, dead_letters, telemetry
-from aifn_common.database import CONNECTION_FAULTS, Database, Transaction
+from aifn_common.broker import security_of
+from aifn_common.database import Database, Transaction
 from aifn_common.dead_letters import Record
 from aifn_common.errors import Refusal
+from aifn_common.hearing import Handled, Hearing, Membership, Stopping
 from aifn_common.settings import ServiceSettings
 
 __all__ = ["BatchSubscription", "Context", "Db", "Hearing", "Rejected", "Subscription", "Subscriptions", "make_broker"]
@@ -39,14 +39,6 @@ BatchHandler = Callable[..., Awaitable[Sequence["Rejected"]]]
 
 ATTEMPTS = 3
 PAUSES_SECONDS = (0.2, 1.0)
-LONGEST_PAUSE_SECONDS = 10.0
-SESSION_TIMEOUT_MS = 6_000
-HEARTBEAT_MS = 2_000
-COMMIT_SECONDS = 0.25
-
-
-class Stopping(Exception):
-    """The process is ending: this message stays unhandled here, and its offset where it is."""
 
 
 @dataclass(frozen=True)
@@ -124,36 +116,6 @@ class Subscriptions:
         return f"{self.service}-{kind.topic.removeprefix('aifn-')}"
 
 
-class Handled:
-    """How far one consumer has handled its partitions, and commits that a moment later, many messages at once.
-
-    A commit for each message costs more than the rest of its way. What a crash leaves uncommitted comes again, and
-    the inbox knows it.
-    """
-
-    def __init__(self) -> None:
-        self._consumer: Any = None
-        self._next: dict[TopicPartition, int] = {}
-
-    def note(self, consumer: Any, record: Record) -> None:
-        """A message has been handled or set aside."""
-        self._consumer = consumer
-        self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
-
-    async def commit(self) -> None:
-        """Commit what was noted since. A group that has moved on is no fault: its new member hears those again."""
-        noted, self._next = self._next, {}
-        if not noted:
-            return
-        try:
-            await self._consumer.commit(noted)
-        except (CommitFailedError, IllegalStateError):
-            log.info("partitions moved before their offsets were committed")
-        except KafkaError:
-            self._next = noted | self._next
-            raise
-
-
 class _NotedAck:
     """Stands for the consumer of one message: an acknowledgement is noted, a refusal rewinds as ever."""
 
@@ -169,117 +131,27 @@ class _NotedAck:
         self._consumer.seek(partition=partition, offset=offset)
 
 
-@dataclass
-class Hearing:
-    """How one process is getting on with what it hears; shared by its subscriptions and its health probes."""
-
-    db: Database
-    settings: ServiceSettings
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    dead_in_a_row: dict[str, int] = field(default_factory=dict)
-    handled: dict[str, int] = field(default_factory=dict)
-    busy_since: dict[str, float] = field(default_factory=dict)
-    joined: set[str] = field(default_factory=set)
-    _offsets: dict[str, Handled] = field(default_factory=dict)
-
-    def offsets(self, group: str) -> Handled:
-        """How far a group's consumer has come."""
-        return self._offsets.setdefault(group, Handled())
-
-    async def commit(self) -> None:
-        """Commit how far every consumer has come. Raises KafkaError while a part of the broker is away."""
-        # Together: a group whose coordinator is away keeps no other from committing.
-        done = await asyncio.gather(*(one.commit() for one in self._offsets.values()), return_exceptions=True)
-        for fault in done:
-            if isinstance(fault, BaseException):
-                raise fault
-
-    async def commit_now_and_then(self) -> None:
-        """The same for ever, every `COMMIT_SECONDS`."""
-        while True:
-            await asyncio.sleep(COMMIT_SECONDS)
-            try:
-                await self.commit()
-            except KafkaError as fault:
-                log.warning("offsets are committed later: %r", fault)
-
-    async def at_rest(self) -> None:
-        """Wait until nothing is being handled."""
-        while self.busy_since:  # noqa: ASYNC110 - its readers are many, its writers few and fast
-            await asyncio.sleep(0.02)
-
-    def stopped_by_dead_letters(self) -> list[str]:
-        """Groups that heard so many hopeless messages in a row that a person must look."""
-        return [group for group, count in self.dead_in_a_row.items() if count >= self.settings.dead_letter_limit]
-
-    def succeeded(self, group: str, count: int = 1) -> None:
-        """Note that messages were handled."""
-        self.dead_in_a_row[group] = 0
-        self.handled[group] = self.handled.get(group, 0) + count
-
-    def dead(self, group: str, count: int = 1) -> None:
-        """Note that messages were set aside."""
-        self.dead_in_a_row[group] = self.dead_in_a_row.get(group, 0) + count
-
-    async def wait_if_stopped(self, group: str) -> None:
-        """Hold a subscription that met too many dead letters, until the process ends."""
-        if self.dead_in_a_row.get(group, 0) >= self.settings.dead_letter_limit:
-            log.critical("%s met too many dead letters in a row and has stopped: see /v1/dead-letters", group)
-            await self.stopping.wait()
-            raise Stopping
-
-    async def pause(self, seconds: float) -> None:
-        """Wait before another attempt. Raises Stopping when the process ends meanwhile."""
-        try:
-            await asyncio.wait_for(self.stopping.wait(), seconds)
-        except TimeoutError:
-            return
-        raise Stopping
-
-    async def patiently(self, work: Callable[[], Awaitable[None]], what: str) -> None:
-        """Do work that only a lost connection may delay; waits as long as it takes. Raises Stopping."""
-        pause = 0.2
-        while True:
-            try:
-                return await work()
-            except CONNECTION_FAULTS as fault:
-                log.warning("%s waits: %r", what, fault)
-                if what in self.busy_since:
-                    self.busy_since[what] = time.monotonic()
-                telemetry.metrics.retried.add(1, {"topic": what})
-                await self.pause(pause)
-                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-
-
-class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Notes whether a consumer is a member of its group: a member may hold no partition and yet be well."""
-
-    def __init__(self, group: str, hearing: Hearing) -> None:
-        self._group = group
-        self._hearing = hearing
-
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:  # noqa: ARG002
-        """A rebalance begins: what was handled is committed while the partitions are still ours."""
-        self._hearing.joined.discard(self._group)
-        with suppress(KafkaError):
-            await self._hearing.offsets(self._group).commit()
-
-    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:  # noqa: ARG002
-        """A rebalance has ended."""
-        self._hearing.joined.add(self._group)
-
-
 async def start_together(broker: KafkaBroker) -> None:
     """Start all subscriptions at once: each waits for its group, and one after the other that adds up."""
     await broker.connect()
     await asyncio.gather(*(subscriber.start() for subscriber in broker.subscribers))
 
 
+def patience_of(settings: ServiceSettings) -> dict[str, Any]:
+    """How long a broker waits for a consumer, in milliseconds, as aiokafka is told."""
+    return {
+        "session_timeout_ms": round(settings.kafka_session_seconds * 1000),
+        "heartbeat_interval_ms": round(settings.kafka_heartbeat_seconds * 1000),
+        "max_poll_interval_ms": 600_000,
+    }
+
+
 def make_broker(hears: Subscriptions, hearing: Hearing) -> KafkaBroker:
     """The FastStream broker with every single-event subscription of a service."""
     settings = hearing.settings
     broker = KafkaBroker(
-        settings.kafka,
+        settings.kafka.split(","),
+        security=security_of(settings),
         client_id=f"aifn-{hears.service}",
         consumer_only=True,  # what we say goes through the outbox
         allow_auto_create_topics=False,
@@ -294,9 +166,7 @@ def make_broker(hears: Subscriptions, hearing: Hearing) -> KafkaBroker:
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.NACK_ON_ERROR,
             no_reply=True,
-            session_timeout_ms=SESSION_TIMEOUT_MS,
-            heartbeat_interval_ms=HEARTBEAT_MS,
-            max_poll_interval_ms=600_000,
+            **patience_of(settings),
             listener=Membership(one.group, hearing),
             title=one.kind.__name__,
         )
@@ -344,20 +214,24 @@ async def _receive(one: Subscription[Any], hearing: Hearing, record: Record, wan
     telemetry.metrics.received.add(1, topic)
     began = time.perf_counter()
     hearing.busy_since[one.group] = time.monotonic()
+    hearing.newest[one.group] = record.timestamp
+    outcome = "handled"
     try:
         event = parse(one.kind, record.headers, record.value)
         with telemetry.handling(f"{one.group} handle", event.traceparent):
             await _handle(one, hearing, event, wanted)
     except Stopping:
+        outcome = "left"
         raise
     except Exception as fault:
+        outcome = "set_aside"
         await _set_aside(one.group, hearing, record, fault)
     else:
         hearing.succeeded(one.group)
         telemetry.metrics.delay.record((clock.now() - event.time).total_seconds(), topic)
     finally:
         hearing.busy_since.pop(one.group, None)
-        telemetry.metrics.handling.record(time.perf_counter() - began, topic)
+        telemetry.metrics.handling.record(time.perf_counter() - began, topic | {"outcome": outcome})
 
 
 async def _handle(one: Subscription[Any], hearing: Hearing, event: Event, wanted: dict[str, Any]) -> None:

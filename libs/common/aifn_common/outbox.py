@@ -18,8 +18,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from aifn_common import clock, telemetry
+from aifn_common.broker import connection_of, start_or_say_why
 from aifn_common.database import CONNECTION_FAULTS, Database, Row, Transaction
 from aifn_common.errors import Refusal
+from aifn_common.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,10 @@ INSERT INTO outbox (event_id, topic, key, value, time, raw_headers) VALUES ('', 
 _COLUMNS = ("event_id", "topic", "key", "value", "time", "traceparent")
 _NEXT = "SELECT seq, event_id, topic, key, value, time, traceparent, raw_headers FROM outbox ORDER BY seq LIMIT $1"
 _SENT = "DELETE FROM outbox WHERE seq = ANY($1::bigint[])"
-_AGE = "SELECT count(*) AS waiting FROM outbox"
+_WAITING = "SELECT count(*) FROM outbox"
+_STATE = """
+SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS counted) AS waiting,
+       (SELECT time FROM outbox ORDER BY seq LIMIT 1) AS oldest"""
 
 BATCH = 1000
 MOST_BYTES = 1_000_000
@@ -50,7 +55,10 @@ class MessageTooLarge(Refusal):
 
 
 async def announce(tx: Transaction, event: Event) -> None:
-    """Tell the others, once this transaction is committed. Raises MessageTooLarge."""
+    """Tell the others, once this transaction is committed; in the trace the event names, else the present one.
+
+    Raises: MessageTooLarge.
+    """
     await tx.execute(_INSERT, *_row(event))
 
 
@@ -71,7 +79,7 @@ def _row(event: Event) -> tuple[object, ...]:
         event.key.encode(),
         value,
         clock.now(),
-        telemetry.current_traceparent(),
+        event.traceparent or telemetry.current_traceparent(),
     )
 
 
@@ -117,17 +125,25 @@ def nudge() -> None:
 
 async def waiting(db: Database) -> int:
     """How many messages have not been sent yet."""
-    return int(await db.fetchval(_AGE))
+    return int(await db.fetchval(_WAITING))
+
+
+async def measure(db: Database, *, clock_factor: int) -> None:
+    """Put into the metrics how many messages wait and for how long, in real seconds."""
+    row = await db.fetchrow(_STATE)
+    assert row is not None
+    age = (clock.now() - row["oldest"]).total_seconds() / clock_factor if row["oldest"] else 0.0
+    telemetry.metrics.outbox_waiting.set(row["waiting"])
+    telemetry.metrics.outbox_age.set(max(0.0, age))
 
 
 class Relay:
     """Sends what the outbox holds, in order. Only one per database may run: the caller holds the service's lock."""
 
-    def __init__(self, db: Database, *, kafka: str, source: str, poll_seconds: float) -> None:
+    def __init__(self, db: Database, settings: ServiceSettings, *, source: str) -> None:
         self._db = db
-        self._kafka = kafka
+        self._settings = settings
         self._source = source
-        self._poll_seconds = poll_seconds
         self.wake = asyncio.Event()
         _relays.add(self)
 
@@ -135,7 +151,7 @@ class Relay:
         """Send for ever. A broker or database that is away is waited for; ends by cancellation."""
         while True:
             producer = AIOKafkaProducer(
-                bootstrap_servers=self._kafka,
+                **connection_of(self._settings),
                 enable_idempotence=True,
                 acks="all",
                 compression_type="lz4",
@@ -143,12 +159,12 @@ class Relay:
                 request_timeout_ms=15_000,
             )
             try:
-                await producer.start()
+                await start_or_say_why(producer.start(), self._settings)
                 while True:
                     await self._send_all(producer)
                     await self._pause()
             except (KafkaError, *CONNECTION_FAULTS) as fault:
-                log.warning("the outbox waits: %r", fault)
+                log.warning("the outbox waits: %s", str(fault) or repr(fault))
                 await asyncio.sleep(1)
             finally:
                 await _stop(producer)
@@ -156,7 +172,7 @@ class Relay:
     async def _pause(self) -> None:
         self.wake.clear()
         try:
-            await asyncio.wait_for(self.wake.wait(), self._poll_seconds)
+            await asyncio.wait_for(self.wake.wait(), self._settings.relay_poll_seconds)
         except TimeoutError:
             return
 

@@ -1,14 +1,16 @@
-"""Traces, metrics and logs, and the list of all metric names with their meaning."""
+"""Traces, metrics and logs of a process; the list of all metrics is in `metrics.py`."""
 
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import propagate, trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
@@ -16,37 +18,13 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
-from opentelemetry.trace import Link, Span, SpanKind
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind
 
+from aifn_common.metrics import Metrics
 from aifn_common.settings import ServiceSettings
 
 tracer = trace.get_tracer("aifn")
-
-
-class Metrics:
-    """All metrics of our own. A name here is a promise to dashboards and alerts."""
-
-    def __init__(self) -> None:
-        meter = otel_metrics.get_meter("aifn")
-        self.received = meter.create_counter("aifn_events_received", description="events taken from Kafka, by topic")
-        self.repeated = meter.create_counter(
-            "aifn_events_repeated", description="events that were here before, by topic"
-        )
-        self.dead = meter.create_counter("aifn_dead_letters", description="messages set aside, by topic and code")
-        self.retried = meter.create_counter("aifn_event_retries", description="attempts after a fault, by topic")
-        self.sent = meter.create_counter("aifn_outbox_sent", description="events sent from the outbox")
-        self.handling = meter.create_histogram(
-            "aifn_event_handling_seconds", unit="s", description="from receipt to commit, by topic"
-        )
-        self.delay = meter.create_histogram(
-            "aifn_event_delay_seconds",
-            unit="s",
-            description="from ce_time to commit, by the process's clock",
-        )
-        self.answers = meter.create_counter(
-            "aifn_http_answers", description="HTTP answers, by route, method and status"
-        )
-        self.answering = meter.create_histogram("aifn_http_seconds", unit="s", description="HTTP answers, by route")
+MOST_LINKS = 64
 
 
 metrics = Metrics()
@@ -120,12 +98,33 @@ def answering(name: str, traceparent: str | None) -> Iterator[Span]:
 
 
 @contextmanager
-def handling_batch(name: str, traceparents: list[str]) -> Iterator[Span]:
+def handling_batch(name: str, traceparents: Iterable[str]) -> Iterator[Span]:
     """A span for a whole batch, linked to at most 64 of the spans that announced its events."""
-    links = []
-    for traceparent in traceparents[:64]:
-        context = trace.get_current_span(propagate.extract({"traceparent": traceparent})).get_span_context()
-        if context.is_valid:
-            links.append(Link(context))
+    links = [Link(context) for context in map(_context_of, islice(traceparents, MOST_LINKS)) if context is not None]
     with tracer.start_as_current_span(name, links=links, kind=SpanKind.CONSUMER) as span:
         yield span
+
+
+def part_of(name: str, traceparent: str | None) -> str | None:
+    """Continue the trace of one thing that the present work does among many: a span of its own, linked to this work.
+
+    Returns: the context to keep or to send with that thing. Without a trace there is none to continue: that of the
+    present work, as everywhere else.
+    """
+    context = _context_of(traceparent) if traceparent else None
+    if context is None:
+        return current_traceparent()
+    if not context.trace_flags.sampled:
+        return traceparent
+    here = trace.get_current_span().get_span_context()
+    links = [Link(here)] if here.is_valid else []
+    parent = trace.set_span_in_context(trace.NonRecordingSpan(context))
+    span = tracer.start_span(name, context=parent, links=links, kind=SpanKind.INTERNAL)
+    span.end()
+    made = span.get_span_context()
+    return f"00-{made.trace_id:032x}-{made.span_id:016x}-{int(made.trace_flags):02x}"
+
+
+def _context_of(traceparent: str) -> SpanContext | None:
+    context = trace.get_current_span(propagate.extract({"traceparent": traceparent}, Context())).get_span_context()
+    return context if context.is_valid else None

@@ -1,22 +1,47 @@
 """Creates topics as the catalogue describes them. Nothing else does: the broker makes none by itself."""
 
 import asyncio
+from typing import Any
 
 from aifn_events.catalog import TOPICS
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaConnectionError, TopicAlreadyExistsError, for_code
 
+from aifn_common.broker import UNWILLING, connection_of, reason_away
+from aifn_common.settings import ServiceSettings
+
 DEAD_LETTER_DAYS = 90
+
+
+class BrokerAway(Exception):
+    """No broker took the connection in time; the message says why."""
+
+
+async def prepare_topics(settings: ServiceSettings, *, patience_seconds: float = 30) -> list[str]:
+    """The same as the settings want it: over TLS, with so many replicas, or not at all.
+
+    Raises: BrokerAway, WrongSetting.
+    """
+    if not settings.topic_replicas:
+        return []
+    try:
+        return await _create(connection_of(settings), settings.topic_replicas, patience_seconds)
+    except (TimeoutError, KafkaConnectionError):
+        raise BrokerAway(await reason_away(settings) or UNWILLING) from None
 
 
 async def create_topics(kafka: str, *, replicas: int = 1, patience_seconds: float = 30) -> list[str]:
     """Create the catalogue's topics and their dead-letter topics where they are missing; returns the new names.
 
-    Raises KafkaConnectionError when no broker answers within `patience_seconds`.
+    Raises TimeoutError when no broker answers within `patience_seconds`.
     """
+    return await _create({"bootstrap_servers": kafka}, replicas, patience_seconds)
+
+
+async def _create(connection: dict[str, Any], replicas: int, patience_seconds: float) -> list[str]:
     async with asyncio.timeout(patience_seconds):
         while True:
-            admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+            admin = AIOKafkaAdminClient(**connection)
             try:
                 await admin.start()
                 break
