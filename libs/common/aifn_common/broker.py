@@ -75,10 +75,12 @@ async def reason_away(settings: ServiceSettings) -> str | None:
             async with asyncio.timeout(KNOCK_SECONDS):
                 context = tls_context(settings)
                 reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
-                # A server that wants our certificate and does not like it says so only when it is read from.
+                # A server that does not like our certificate says so, or hangs up, only when it is read from.
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(0.2):
-                        await reader.read(1)
+                    async with asyncio.timeout(1):
+                        if await reader.read(1) == b"":
+                            reasons.append(f"{server} hangs up: does it want another AIFN_KAFKA_CERT_FILE?")
+                            continue
                 writer.close()
                 return None
         except WrongSetting as wrong:

@@ -29,7 +29,6 @@ from aifn_common.worker import Worker
 __all__ = ["PLUMBING", "Service", "Timer", "Worker", "make_api", "make_worker", "prepare", "run", "serve", "source_of"]
 
 _SEED = 0x61_69_66_70
-MIGRATE_PATIENCE_SECONDS = 60
 
 
 class CannotStart(Exception):
@@ -131,7 +130,8 @@ def run(service: Service) -> None:
         clock.use(settings.clock())
         calm_garbage_collection()
         if role == "migrate":
-            asyncio.run(_migrate(service, settings))
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+            asyncio.run(migrate_service(service, settings))
             return
         asyncio.run(check(service, settings))
     except WrongSetting as wrong:
@@ -181,12 +181,16 @@ def calm_garbage_collection() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def _migrate(service: Service, settings: ServiceSettings) -> None:
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, sys.exit, 143)
-    db = await _connect_for_a_while(settings)
+async def migrate_service(service: Service, settings: ServiceSettings, *, patience_seconds: float = 60) -> None:
+    """The role `migrate`: schema, first data and topics. Raises CannotStart, WrongSetting.
+
+    Args:
+        patience_seconds: how long to wait for the database, and then for the broker.
+    """
+    db = await _connect_for_a_while(settings, patience_seconds)
     try:
         await prepare(service, settings, db)
-        await prepare_topics(settings)
+        await prepare_topics(settings, patience_seconds=patience_seconds)
     except MigrationError as wrong:
         raise CannotStart(os.EX_DATAERR, str(wrong)) from None
     except MigrationBusy as busy:
@@ -199,10 +203,10 @@ async def _migrate(service: Service, settings: ServiceSettings) -> None:
         await close(db)
 
 
-async def _connect_for_a_while(settings: ServiceSettings) -> Database:
+async def _connect_for_a_while(settings: ServiceSettings, patience_seconds: float) -> Database:
     fault: Exception = TimeoutError("it does not answer")
     try:
-        async with asyncio.timeout(MIGRATE_PATIENCE_SECONDS):
+        async with asyncio.timeout(patience_seconds):
             while True:
                 try:
                     return await _connect(settings)
@@ -210,5 +214,5 @@ async def _connect_for_a_while(settings: ServiceSettings) -> Database:
                     fault = away
                     await asyncio.sleep(0.5)
     except TimeoutError:
-        why = f"the database of AIFN_DATABASE_URL cannot be reached: {fault or repr(fault)}"
+        why = f"the database of AIFN_DATABASE_URL cannot be reached: {str(fault) or repr(fault)}"
         raise CannotStart(os.EX_UNAVAILABLE, why) from None
