@@ -45,9 +45,10 @@ def workloads() -> tuple[Workload, ...]:
 
 def _workload(service: Service) -> Workload:
     partitions = {topic.name: topic.partitions for topic in TOPICS}
-    subscriptions = [*service.hears.single, *service.hears.batches]
-    hears = [Hearing(one.kind.topic, one.group, partitions[one.kind.topic]) for one in subscriptions]
-    return Workload(service.name, bool(service.routers), service.settings, tuple(hears))
+    heard = [(one.kind.topic, one.group) for one in service.hears.single]
+    heard += [(one.kind.topic, one.group) for one in service.hears.batches]
+    hears = tuple(Hearing(topic, group, partitions[topic]) for topic, group in heard)
+    return Workload(service.name, bool(service.routers), service.settings, hears)
 
 
 def heard_by(service: str, topics: Iterable[Topic] = TOPICS) -> list[Topic]:
