@@ -19,6 +19,7 @@ from aifn_accounting.actions.usage import Pseudonyms, record_row
 from aifn_accounting.app import service
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import ledger, reads
+from aifn_accounting.store import usage as usage_store
 from aifn_common.batches import BatchReader
 from aifn_common.database import Database, connect, transaction
 from aifn_common.kafka import Hearing
@@ -175,7 +176,7 @@ async def _handled(hearing: Hearing, group: str, count: int) -> int:
 async def _check(db: Database) -> None:
     """The figure counts only if every record was charged once and the books are right."""
     counts = await db.fetchrow(
-        "SELECT (SELECT count(*) FROM usage_record) AS records, (SELECT count(*) FROM outbox) AS said,"
+        "SELECT (SELECT count(*) FROM usage_record) AS records, (SELECT sum(last - first + 1) FROM outbox) AS said,"
         " (SELECT sum(charged) FROM allocation) AS charged, (SELECT sum(held) FROM allocation) AS held"
     )
     assert counts is not None
@@ -191,11 +192,13 @@ async def _check(db: Database) -> None:
 async def _copy(db: Database) -> float:
     names = Pseudonyms(KEY)
     await db.execute("CREATE TABLE copied (LIKE usage_record INCLUDING ALL)")
-    rows = [record_row(number, event, names, START) for number, event in enumerate(_records())]
+    rows = [record_row(number, event, None, names, START) for number, event in enumerate(_records())]
     began = time.perf_counter()
     for start in range(0, RECORDS, BATCH):
         async with transaction(db) as tx:
-            await tx.copy_records_to_table("copied", records=rows[start : start + BATCH])
+            await tx.copy_records_to_table(
+                "copied", records=rows[start : start + BATCH], columns=usage_store.RECORD_COLUMNS
+            )
     return RECORDS / (time.perf_counter() - began)
 
 

@@ -8,7 +8,8 @@ from aifn_accounting.actions import budget, projects, usage
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import reads
 from aifn_accounting.store.reads import Standing
-from aifn_common.database import Database, Row, transaction
+from aifn_accounting.store.usage import charge_messages
+from aifn_common.database import Database, transaction
 from aifn_common.kafka import Rejected
 from aifn_events.access import AwardGranted
 from aifn_events.placement import JobClosed, JobPlaced
@@ -122,6 +123,14 @@ async def broken_checks(db: Database) -> list[reads.Check]:
     return [one for one in checks if one.differing or one.expected != one.found]
 
 
-async def announced(db: Database, topic: str | None = None) -> list[Row]:
-    """What waits in the outbox, oldest first."""
-    return await db.fetch("SELECT * FROM outbox WHERE $1::text IS NULL OR topic = $1 ORDER BY seq", topic)
+async def announced(db: Database, topic: str | None = None) -> list[Mapping[str, Any]]:
+    """What waits in the outbox, oldest first; of a series each of its messages, as they will be sent."""
+    found: list[Mapping[str, Any]] = []
+    query = "SELECT * FROM outbox WHERE $1::text IS NULL OR topic = $1 ORDER BY seq"
+    for row in await db.fetch(query, topic):
+        if row["first"] is None:
+            found.append(row)
+            continue
+        for suffix, key, value in await charge_messages(db, row["first"], row["last"]):
+            found.append({**row, "event_id": f"{row['event_id']}-{suffix}", "key": key, "value": value})
+    return found

@@ -498,14 +498,15 @@ async def test_an_older_word_on_a_day_is_refused(db: Database) -> None:
 # What the database itself refuses
 
 
-@pytest.mark.parametrize("table", ["ledger_transfer", "usage_record", "usage_charge", "account"])
+@pytest.mark.parametrize("table", ["ledger_transfer", "usage_record", "further_charge", "account"])
 @pytest.mark.parametrize("words", ["DELETE FROM {}", "UPDATE {} SET resource = 'x'", "TRUNCATE {} CASCADE"])
 async def test_nothing_that_was_written_into_the_books_can_be_changed(
     db: Database, settings: AccountingSettings, table: str, words: str
 ) -> None:
     await grant(db)
     await charge(db, settings, used())
-    words = words.replace("resource", "job_id") if table == "usage_record" else words
+    a_column = {"usage_record": "job_id", "further_charge": "rate_card"}.get(table, "resource")
+    words = words.replace("resource", a_column)
     with pytest.raises(asyncpg.RestrictViolationError):
         await db.execute(words.format(table))
 

@@ -292,7 +292,7 @@ async def test_a_job_shows_what_it_held_and_what_its_segments_cost(
     job = (await a_member(ask).get("/v1/jobs/j1/charges")).json()
     assert (job["held"], job["remaining"], job["charged"], job["segments_charged"]) == (1000, 490, 510, 2)
     assert (job["outcome"], job["released_at"]) == (None, None)
-    assert [(one["segment"], one["revision"], one["amount"]) for one in job["charges"]] == [(0, 1, 310), (1, 0, 200)]
+    assert [(one["segment"], one["revision"], one["amount"]) for one in job["charges"]] == [(1, 0, 200), (0, 1, 310)]
     await close(db, segments=2)
     job = (await ask.get("/v1/jobs/j1/charges")).json()
     assert (job["remaining"], job["outcome"], job["segments_expected"]) == (0, "completed", 2)

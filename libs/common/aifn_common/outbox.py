@@ -6,14 +6,16 @@ the same id: receivers drop the copy.
 """
 
 import asyncio
+import itertools
 import json
 import logging
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from aifn_events.base import Event
 from aifn_events.catalog import BY_NAME
 from aifn_events.cloudevents import attributes_of
+from aifn_events.vocabulary import new_id
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
@@ -28,10 +30,15 @@ log = logging.getLogger(__name__)
 _INSERT = "INSERT INTO outbox (event_id, topic, key, value, time, traceparent) VALUES ($1, $2, $3, $4, $5, $6)"
 _INSERT_RAW = """
 INSERT INTO outbox (event_id, topic, key, value, time, raw_headers) VALUES ('', $1, $2, $3, $4, $5)"""
+_INSERT_SERIES = """
+INSERT INTO outbox (event_id, topic, time, traceparent, first, last) VALUES ($1, $2, $3, $4, $5, $6)"""
 _COLUMNS = ("event_id", "topic", "key", "value", "time", "traceparent")
-_NEXT = "SELECT seq, event_id, topic, key, value, time, traceparent, raw_headers FROM outbox ORDER BY seq LIMIT $1"
+_NEXT = """
+SELECT seq, event_id, topic, key, value, time, traceparent, raw_headers, first, last FROM outbox
+ORDER BY seq LIMIT $1"""
 _SENT = "DELETE FROM outbox WHERE seq = ANY($1::bigint[])"
-_WAITING = "SELECT count(*) FROM outbox"
+_SENT_UNTIL = "UPDATE outbox SET first = $2 WHERE seq = $1"
+_WAITING = "SELECT coalesce(sum(coalesce(last - first + 1, 1)), 0)::bigint FROM outbox"
 _STATE = """
 SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS counted) AS waiting,
        (SELECT time FROM outbox ORDER BY seq LIMIT 1) AS oldest"""
@@ -40,6 +47,10 @@ BATCH = 1000
 MOST_BYTES = 1_000_000
 """Key, value and headers of one message: a broker's usual limit (1,048,588) with room for its own framing."""
 RawHeaders = Sequence[tuple[str, bytes | None]]
+Message = tuple[str, bytes, bytes]
+"""One message of a series: what is added to the series' event id, key, value."""
+_Reader = Callable[[Database, int, int], Awaitable[Sequence[Message]]]
+_readers: dict[str, _Reader] = {}
 _relays: "weakref.WeakSet[Relay]" = weakref.WeakSet()
 
 
@@ -81,6 +92,24 @@ def _row(event: Event) -> tuple[object, ...]:
         clock.now(),
         event.traceparent or telemetry.current_traceparent(),
     )
+
+
+def series(kind: type[Event]) -> Callable[[_Reader], _Reader]:
+    """Register who makes the messages of a series: given the first and the last number, in the order of numbers."""
+
+    def keep(reader: _Reader) -> _Reader:
+        _readers[kind.topic] = reader
+        return reader
+
+    return keep
+
+
+async def announce_series(tx: Transaction, kind: type[Event], first: int, last: int) -> None:
+    """Tell the others about rows that are numbered from `first` to `last` and never change: one row here for all.
+
+    For the busiest streams: their messages are made when they are sent, from what is stored anyway.
+    """
+    await tx.execute(_INSERT_SERIES, new_id(), kind.topic, clock.now(), telemetry.current_traceparent(), first, last)
 
 
 async def pass_on(tx: Transaction, topic: str, key: bytes | None, value: bytes | None, headers: str) -> None:
@@ -178,23 +207,50 @@ class Relay:
 
     async def _send_all(self, producer: AIOKafkaProducer) -> None:
         while rows := await self._db.fetch(_NEXT, BATCH):
-            sent = [
-                await producer.send(row["topic"], _value(row), row["key"], headers=self._headers(row)) for row in rows
-            ]
-            async with asyncio.timeout(30):
-                await asyncio.gather(*sent)
-            await self._db.execute(_SENT, [row["seq"] for row in rows])
-            telemetry.metrics.sent.add(len(rows))
+            for is_series, some in itertools.groupby(rows, lambda row: row["first"] is not None):
+                for row in some if is_series else ():
+                    await self._send_series(producer, row)
+                single = [] if is_series else list(some)
+                await _send(producer, [(row["topic"], _value(row), row["key"], self._headers(row)) for row in single])
+                await self._db.execute(_SENT, [row["seq"] for row in single])
+
+    async def _send_series(self, producer: AIOKafkaProducer, row: Row) -> None:
+        """Send a series a part at a time, and remember how far it went: a crash repeats one part at most."""
+        kind = BY_NAME[row["topic"]].event
+        for first in range(row["first"], row["last"] + 1, BATCH):
+            last = min(first + BATCH - 1, row["last"])
+            messages = await _readers[row["topic"]](self._db, first, last)
+            await _send(
+                producer,
+                [
+                    (row["topic"], value, key, self._event_headers(kind, f"{row['event_id']}-{suffix}", key, row))
+                    for suffix, key, value in messages
+                ],
+            )
+            await self._db.execute(_SENT_UNTIL, row["seq"], last + 1)
+        await self._db.execute(_SENT, [row["seq"]])
 
     def _headers(self, row: Row) -> list[tuple[str, bytes | None]]:
         if row["raw_headers"] is not None:
             return unpack_headers(row["raw_headers"])
-        kind = BY_NAME[row["topic"]].event
-        key = row["key"].decode()
-        headers = attributes_of(kind, row["event_id"], key, source=self._source, time=row["time"])
+        return self._event_headers(BY_NAME[row["topic"]].event, row["event_id"], row["key"], row)
+
+    def _event_headers(self, kind: type[Event], event_id: str, key: bytes, row: Row) -> list[tuple[str, bytes | None]]:
+        headers = attributes_of(kind, event_id, key.decode(), source=self._source, time=row["time"])
         if row["traceparent"]:
             headers["traceparent"] = row["traceparent"]
         return [(name, value.encode()) for name, value in headers.items()]
+
+
+async def _send(
+    producer: AIOKafkaProducer,
+    messages: Sequence[tuple[str, bytes | None, bytes | None, list[tuple[str, bytes | None]]]],
+) -> None:
+    """Send messages in order, and wait until the broker has them all."""
+    sent = [await producer.send(topic, value, key, headers=headers) for topic, value, key, headers in messages]
+    async with asyncio.timeout(30):
+        await asyncio.gather(*sent)
+    telemetry.metrics.sent.add(len(messages))
 
 
 def _value(row: Row) -> bytes | None:

@@ -10,7 +10,8 @@ CREATE TABLE inbox (
 CREATE INDEX inbox_received_at ON inbox USING brin (received_at);
 
 -- raw_headers is set only for messages passed on as they came (dead letters and their replay): a JSON list of
--- [name, value as latin-1 text or null].
+-- [name, value as latin-1 text or null]. A row with `first` stands for many messages: they are made, when they are sent,
+-- from rows of the service's own that are never changed and are numbered from `first` to `last`.
 CREATE TABLE outbox (
     seq         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     event_id    text NOT NULL,
@@ -19,7 +20,9 @@ CREATE TABLE outbox (
     value       bytea,
     time        timestamptz NOT NULL,
     traceparent text,
-    raw_headers text
+    raw_headers text,
+    first       bigint,
+    last        bigint
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
 CREATE TABLE dead_letter (

@@ -8,8 +8,11 @@ from aifn_common.database import Transaction
 from aifn_common.errors import Refusal, Stale
 from aifn_common.outbox import announce, announce_all
 from aifn_events.placement import BudgetHeld, BudgetRefused, BudgetReleased, JobClosed, JobPlaced
+from aifn_events.shares import ThresholdReached
 
-from aifn_accounting.domain.ledger import Allocation, Book, Hold, JobOver, choose_to_hold, may_release
+from aifn_accounting.actions import inference
+from aifn_accounting.domain.ledger import Allocation, Book, Hold, JobOver, ProjectClosed, choose_to_hold, may_release
+from aifn_accounting.domain.policies import thresholds_reached
 from aifn_accounting.store import ledger as store
 from aifn_accounting.store import usage as usage_store
 
@@ -29,14 +32,16 @@ async def hold_budget(tx: Transaction, event: JobPlaced) -> None:
     old = [] if budget is None or budget.allocation_number is None else [budget.allocation_number]
     allocations = await store.lock_allocations(tx, projects=[event.project_id], resource=event.resource, also=old)
     before = (await store.get_holds(tx, [event.job_id])).get(event.job_id)
-    drawn = await usage_store.drawn_by_job(tx, event.job_id)
+    drawn = (await store.drawn_by_jobs(tx, [event.job_id])).get(event.job_id, {})
     book = Book({one.number: one.balance for one in allocations})
     given_back = book.release(before) if before is not None and not before.released else 0
     hold: Hold | None = None
     try:
         if budget is not None and budget.closed_at is not None:
             raise JobOver(event.job_id)
-        hold, payer = _hold(event, book, allocations, drawn)
+        payer = await _choose_payer(tx, event, book, allocations)
+        await inference.meter(tx, event, payer)
+        hold = _hold(event, book, payer, drawn)
         answer: BudgetHeld | BudgetRefused = BudgetHeld(
             project_id=event.project_id,
             job_id=event.job_id,
@@ -56,22 +61,27 @@ async def hold_budget(tx: Transaction, event: JobPlaced) -> None:
             reason=refusal.code,
         )
     await store.put_hold(tx, event.job_id, event.project_id, event.revision, hold)
+    await inference.remember(tx, event)
     await post(tx, allocations, book, clock.now())
     if hold is None and before is not None:
         await announce_releases(tx, allocations, [(before, given_back)])
     await announce(tx, answer)
 
 
-def _hold(
-    event: JobPlaced, book: Book, allocations: Sequence[Allocation], drawn: Mapping[int, int]
-) -> tuple[Hold, Allocation]:
+async def _choose_payer(tx: Transaction, event: JobPlaced, book: Book, allocations: Sequence[Allocation]) -> Allocation:
+    project = await store.find_project(tx, event.project_id)
+    if project is not None and project.closed:
+        raise ProjectClosed(project.id)
     fitting = [one for one in allocations if one.project_id == event.project_id and one.resource == event.resource]
-    payer = choose_to_hold(
+    return choose_to_hold(
         fitting, event.project_id, event.resource, amount=event.amount, at=event.starts_at, left=book.left
     )
+
+
+def _hold(event: JobPlaced, book: Book, payer: Allocation, drawn: Mapping[int, int]) -> Hold:
     hold = Hold(event.job_id, payer.number, event.amount, drawn.get(payer.number, 0))
     book.hold(payer, hold)
-    return hold, payer
+    return hold
 
 
 async def close_job(tx: Transaction, event: JobClosed) -> None:
@@ -95,15 +105,30 @@ async def close_job(tx: Transaction, event: JobClosed) -> None:
     now = clock.now()
     book = Book({one.number: one.balance for one in allocations})
     released = book.release(hold)
-    await store.put_holds(tx, [hold], now)
+    await store.mark_released(tx, [hold.job_id], now)
     await post(tx, allocations, book, now)
     await announce_releases(tx, allocations, [(hold, released)])
 
 
 async def post(tx: Transaction, allocations: Iterable[Allocation], book: Book, now: datetime) -> None:
-    """Write what a book says: its entries, and the balances they lead to."""
+    """Write what a book says: its entries, the balances they lead to, and which thresholds those have passed."""
     balances = book.settle()
-    await store.post(tx, {one.number: one for one in allocations}, book.entries, balances, now)
+    by_number = {one.number: one for one in allocations}
+    await store.post(tx, by_number, book.entries, balances, now)
+    passed = [
+        ThresholdReached(
+            allocation_id=by_number[number].id,
+            project_id=by_number[number].project_id,
+            resource=by_number[number].resource,
+            of="allocation",
+            percent=percent,
+            used=after.charged,
+            limit=after.granted,
+        )
+        for number, after in balances.items()
+        for percent in thresholds_reached(by_number[number].balance, after)
+    ]
+    await announce_all(tx, passed)
 
 
 async def announce_releases(

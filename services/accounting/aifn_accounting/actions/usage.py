@@ -2,23 +2,25 @@
 
 import asyncio
 import hmac
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
+from typing import Any, TypeVar
 
 from aifn_common import clock
 from aifn_common.database import Transaction
 from aifn_common.errors import Refusal, Stale
 from aifn_common.kafka import Rejected
-from aifn_events.usage import UsageDayStated
+from aifn_common.outbox import announce_series
+from aifn_events.usage import UsageCharged, UsageDayStated
 from aifn_events.vocabulary import JobId, ProjectId, ResourceId
 
 from aifn_accounting.actions.budget import announce_releases, post
 from aifn_accounting.domain.ledger import Allocation, Book, Hold, UnknownAllocation, may_release
 from aifn_accounting.domain.rates import occupied_json
 from aifn_accounting.domain.usage import (
+    Charge,
     Charging,
     ConflictingUsage,
     Identity,
@@ -34,6 +36,10 @@ from aifn_accounting.domain.usage import (
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import ledger as store
 from aifn_accounting.store import usage as usage_store
+
+_NO_CHARGE = (None, None, None)
+A = TypeVar("A")
+W = TypeVar("W")
 
 
 class Pseudonyms:
@@ -73,89 +79,119 @@ async def charge_usage(tx: Transaction, events: Sequence[Usage], settings: Accou
     """Charge a batch of usage records, each once, in any order; returns those that were refused."""
     now = clock.now()
     await usage_store.lock_usage(tx)
-    plausible, rejected = _plausible(events, await usage_store.sizes(tx), now)
+    sizes = await usage_store.sizes(tx)
+    arriving = [(identity_of(event), event) for event in events]
+    known, (plausible, rejected) = await _beside(
+        usage_store.known_revisions(tx, {identity for identity, _ in arriving}),
+        lambda: _plausible(arriving, sizes, now),
+    )
     if not plausible:
         return rejected
-    known = await usage_store.known_revisions(tx, plausible.keys())
     intake: Intake[Usage] = Intake(known, await usage_store.last_number(tx))
-    charging, allocations = await _open_books(tx, [event for same in plausible.values() for event in same], known)
-    payers = {}
-    for identity, same in plausible.items():
-        for event in same:
-            try:
-                found = charging.find_payers(event)
-                number = intake.take(identity, event)
-            except Refusal as refusal:
-                rejected.append(Rejected(event, refusal))
-            else:
-                if number is not None:
-                    payers[number] = found
+    charging, allocations = await _lock_payers(tx, [event for _, event in plausible], known)
+    names = Pseudonyms(settings.pseudonym_key.get_secret_value())
+    charging.holds, refused = await _beside(
+        _holds(tx, charging, allocations, [event for _, event in plausible]),
+        lambda: _take_in(plausible, intake, charging),
+    )
+    rejected += refused
     rejected += await _conflicting(tx, intake)
     rejected = await _name_unknown_projects(tx, rejected)
-    names = Pseudonyms(settings.pseudonym_key.get_secret_value())
-    rows = [record_row(number, event, names, now) for number, event in intake.new.items()]
-    # The sums are done while the database takes the records in. Both are over before an error goes on: a rollback
-    # on a connection that is still busy would hide it.
-    sums = asyncio.create_task(asyncio.to_thread(_charge_effective, charging, intake, payers))
-    try:
-        await usage_store.add_records(tx, rows)
-    finally:
-        await sums
+    await asyncio.to_thread(_charge_effective, charging, intake)
+    charges = charging.charges
+    await usage_store.add_records(
+        tx, (record_row(number, event, charges.get(number), names, now) for number, event in intake.new.items())
+    )
+    await usage_store.add_further_charges(tx, charging.further)
     released = await _release_complete(tx, charging, {event.job_id for event in intake.new.values()})
-    await usage_store.add_charges(tx, charging.charges)
-    await store.put_holds(tx, charging.touched_holds(), now)
+    await store.mark_released(tx, [hold.job_id for hold, _ in released], now)
     await post(tx, allocations, charging.book, now)
     if intake.new:
-        await usage_store.announce_charges(tx, min(intake.new), max(intake.new), now)
+        await announce_series(tx, UsageCharged, min(intake.new), max(intake.new))
     await announce_releases(tx, allocations, released)
     return rejected
 
 
-def _charge_effective(
-    charging: Charging[Usage], intake: Intake[Usage], payers: Mapping[int, Sequence[tuple[ResourceId, int]]]
-) -> None:
+async def _beside(answer: Coroutine[Any, Any, A], work: Callable[[], W]) -> tuple[A, W]:
+    """Work while the database looks for its answer; both are over before an error of either goes on."""
+    asking = asyncio.create_task(answer)
+    await asyncio.sleep(0)  # so that it is asked before the work begins
+    try:
+        done = work()
+    except BaseException:
+        await asyncio.wait([asking])
+        raise
+    return await asking, done
+
+
+def _charge_effective(charging: Charging[Usage], intake: Intake[Usage]) -> None:
     for number, before in intake.effective():
-        charging.charge(number, intake.new[number], payers[number], before)
+        charging.charge(number, intake.new[number], before)
 
 
 def _plausible(
-    events: Iterable[Usage], sizes: Mapping[ResourceId, Size], now: datetime
-) -> tuple[dict[Identity, list[Usage]], list[Rejected]]:
-    """Those that can be true, by identity, and those that cannot."""
-    found: dict[Identity, list[Usage]] = {}
+    arriving: Iterable[tuple[Identity, Usage]], sizes: Mapping[ResourceId, Size], now: datetime
+) -> tuple[list[tuple[Identity, Usage]], list[Rejected]]:
+    """Those that can be true, and those that cannot."""
+    found = []
     rejected = []
-    for event in events:
+    for arrived in arriving:
         try:
-            check(event, sizes, now)
+            check(arrived[1], sizes, now)
         except Refusal as refusal:
-            rejected.append(Rejected(event, refusal))
+            rejected.append(Rejected(arrived[1], refusal))
         else:
-            found.setdefault(identity_of(event), []).append(event)
+            found.append(arrived)
     return found, rejected
 
 
-async def _open_books(
+def _take_in(
+    plausible: Iterable[tuple[Identity, Usage]], intake: Intake[Usage], charging: Charging[Usage]
+) -> list[Rejected]:
+    """Number the records that are new and can be charged; returns those that were refused."""
+    rejected = []
+    for identity, event in plausible:
+        try:
+            charging.must_have_payer(event)
+            intake.take(identity, event)
+        except Refusal as refusal:
+            rejected.append(Rejected(event, refusal))
+    return rejected
+
+
+async def _lock_payers(
     tx: Transaction, events: Sequence[Usage], known: Mapping[Identity, Mapping[int, int]]
 ) -> tuple[Charging[Usage], list[Allocation]]:
     """Lock and read what the records may touch: the allocations of their projects, and of revisions before them."""
     earlier = await usage_store.earlier_charges(tx, [revisions[max(revisions)] for revisions in known.values()])
-    old = [(job_id, charge) for charges in earlier.values() for job_id, charge in charges]
-    jobs = {event.job_id for event in events} | {job_id for job_id, _ in old}
     allocations = await store.lock_allocations(
-        tx, projects={event.project_id for event in events}, also={charge.allocation for _, charge in old}
+        tx,
+        projects={event.project_id for event in events},
+        also={charge.allocation for charges in earlier.values() for _, charge in charges},
     )
+    by_resource: dict[tuple[ProjectId, ResourceId], list[Allocation]] = {}
+    for one in allocations:
+        by_resource.setdefault((one.project_id, one.resource), []).append(one)
+    book = Book({one.number: one.balance for one in allocations})
+    return Charging(book, by_resource, {}, Rates(await usage_store.rate_cards(tx)), earlier), allocations
+
+
+async def _holds(
+    tx: Transaction, charging: Charging[Usage], allocations: list[Allocation], events: Iterable[Usage]
+) -> dict[JobId, Hold]:
+    """The holds of the records' jobs. They only change under the lock of their allocation, which is held."""
+    jobs = {event.job_id for event in events}
+    jobs.update(job_id for charges in charging.earlier.values() for job_id, _ in charges)
     holds = await store.get_holds(tx, list(jobs))
     elsewhere = {hold.allocation for hold in holds.values()} - {one.number for one in allocations}
     if elsewhere:
         # A job that used another project's budget than it held. Out of order, so two may wait for each other here:
         # then one is ended by the database and tries again.
-        allocations += await store.lock_allocations(tx, also=elsewhere)
+        more = await store.lock_allocations(tx, also=elsewhere)
+        charging.book.open({one.number: one.balance for one in more})
+        allocations += more
         holds = await store.get_holds(tx, list(jobs))
-    by_resource: dict[tuple[ProjectId, ResourceId], list[Allocation]] = defaultdict(list)
-    for one in allocations:
-        by_resource[one.project_id, one.resource].append(one)
-    book = Book({one.number: one.balance for one in allocations})
-    return Charging(book, by_resource, holds, Rates(await usage_store.rate_cards(tx)), earlier), allocations
+    return holds
 
 
 async def _conflicting(tx: Transaction, intake: Intake[Usage]) -> list[Rejected]:
@@ -202,8 +238,10 @@ def _as_json(amounts: Mapping[ResourceId, int]) -> str:
     return "{" + ",".join(f'"{resource}":{amount}' for resource, amount in amounts.items()) + "}"
 
 
-def record_row(number: int, event: Usage, names: Pseudonyms, now: datetime) -> tuple[object, ...]:
-    """A usage record as a row of its table."""
+def record_row(
+    number: int, event: Usage, charge: Charge | None, names: Pseudonyms, now: datetime
+) -> tuple[object, ...]:
+    """A usage record with its first charge as a row of its table."""
     return (
         number,
         event.machine_id,
@@ -225,4 +263,5 @@ def record_row(number: int, event: Usage, names: Pseudonyms, now: datetime) -> t
         event.collector,
         now,
         occupied_json(event),
+        *(_NO_CHARGE if charge is None else (charge.allocation, charge.amount, charge.rate_card)),
     )

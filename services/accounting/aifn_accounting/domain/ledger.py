@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 from aifn_common.errors import Invalid, Refusal
 from aifn_events.vocabulary import AllocationId, JobId, ProjectId, ResourceId
 
-Role = Literal["union_pool", "national_pool", "available", "held", "consumed", "overrun"]
-Kind = Literal["grant", "hold", "release", "charge", "refund", "overrun", "settle"]
+Role = Literal["union_pool", "national_pool", "fund", "available", "held", "consumed", "overrun", "expired"]
+Kind = Literal["grant", "hold", "release", "charge", "refund", "overrun", "settle", "expiry", "correction"]
 Pool = Literal["union", "national"]
 
 OWN_ROLES: tuple[Role, ...] = ("available", "held", "consumed", "overrun")
@@ -61,6 +61,16 @@ class JobOver(Refusal):
     def __init__(self, job_id: JobId) -> None:
         super().__init__(f"{job_id} is already closed")
         self.job_id = job_id
+
+
+class ProjectClosed(Refusal):
+    """A project that was closed gets and uses nothing any more."""
+
+    code = "project_closed"
+
+    def __init__(self, project_id: ProjectId) -> None:
+        super().__init__(f"project {project_id} is closed")
+        self.project_id = project_id
 
 
 class AbsurdAmount(Invalid):
@@ -149,10 +159,16 @@ class Book:
     """Balances of some allocations while something happens to them, and the entries that say what."""
 
     def __init__(self, balances: Mapping[int, Balance]) -> None:
-        self._before = balances
-        self._now = {number: list(balance) for number, balance in balances.items()}
+        self._before: dict[int, Balance] = {}
+        self._now: dict[int, list[int]] = {}
         self._touched: set[int] = set()
         self.entries: list[Entry] = []
+        self.open(balances)
+
+    def open(self, balances: Mapping[int, Balance]) -> None:
+        """Take in more allocations."""
+        self._before.update(balances)
+        self._now.update((number, list(balance)) for number, balance in balances.items())
 
     def left(self, allocation: int) -> int:
         """What may still be held."""
@@ -165,6 +181,18 @@ class Book:
             raise AbsurdAmount(amount, limit=LARGEST_AMOUNT, what="a grant")
         self._now[allocation][0] += amount
         self._add(allocation, "grant", POOL_ROLES[pool], "available", amount)
+
+    def expire(self, allocation: int, amount: int, target: Role) -> None:
+        """Take away what is left, or a part of it. Raises ValueError, if that is more than is left."""
+        if amount > self.left(allocation):
+            raise ValueError(f"{amount} cannot be taken from allocation {allocation}: {self.left(allocation)} left")
+        self._now[allocation][0] -= amount
+        self._add(allocation, "expiry", "available", target, amount)
+
+    def restore(self, allocation: int, amount: int) -> None:
+        """Give back what had expired, since usage was heard of late."""
+        self._now[allocation][0] += amount
+        self._add(allocation, "correction", "expired", "available", amount)
 
     def hold(self, allocation: Allocation, hold: Hold) -> None:
         """Set budget aside for a job. A wish, so it may be refused. Raises AllocationExceeded."""
@@ -182,7 +210,7 @@ class Book:
         self._add(hold.allocation, "release", "held", "available", amount, hold.job_id)
         return amount
 
-    def charge(self, allocation: int, change: int, hold: Hold | None, job_id: JobId, usage: int) -> None:
+    def charge(self, allocation: int, change: int, hold: Hold | None, job_id: JobId, usage: int | None) -> None:
         """Charge what was used, or give back what a correction says was not. It happened: it is never refused.
 
         The job's hold on this allocation pays first, then what is available, then the overrun; what comes back goes
@@ -216,7 +244,7 @@ class Book:
         self._touched.clear()
         return changed
 
-    def _consume(self, allocation: int, payer: Role, amount: int, job_id: JobId, usage: int) -> None:
+    def _consume(self, allocation: int, payer: Role, amount: int, job_id: JobId, usage: int | None) -> None:
         if amount > 0:
             self._add(allocation, "charge", payer, "consumed", amount, job_id, usage)
         elif amount < 0:

@@ -1,6 +1,6 @@
 """What makes a usage record acceptable, what it costs, and which of its revisions counts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -252,6 +252,7 @@ class Charging(Generic[U]):
     """Charges usage records one after the other, in memory; what it leaves behind is written as a whole.
 
     `allocations` by project and resource; `holds` by job; `earlier` what an earlier revision costs, by its number.
+    `charges` is the first of each record, by its number; `further` has what it costs other allocations.
     """
 
     book: Book
@@ -259,20 +260,21 @@ class Charging(Generic[U]):
     holds: Mapping[JobId, Hold]
     rates: Rates
     earlier: Mapping[int, Sequence[tuple[JobId, Charge]]] = field(default_factory=dict)
-    charges: list[Charge] = field(default_factory=list)
-    _touched: dict[JobId, Hold] = field(default_factory=dict)
+    charges: dict[int, Charge] = field(default_factory=dict)
+    further: list[Charge] = field(default_factory=list)
+
+    def must_have_payer(self, record: U) -> None:
+        """Refuse a record that no allocation can pay. Raises UnknownAllocation."""
+        for resource in record.amounts:
+            if (record.project_id, resource) not in self.allocations:
+                raise UnknownAllocation(record.project_id, resource)
 
     def find_payers(self, record: U) -> list[tuple[ResourceId, int]]:
-        """Which allocation pays for which resource: that of the job's hold, or else one of the project.
-
-        Raises: UnknownAllocation.
-        """
+        """Which allocation pays for which resource: that of the job's hold, or else one of the project."""
         found = []
         hold = self.holds.get(record.job_id)
         for resource in record.amounts:
-            some = self.allocations.get((record.project_id, resource))
-            if not some:
-                raise UnknownAllocation(record.project_id, resource)
+            some = self.allocations[record.project_id, resource]
             if len(some) == 1:
                 payer = some[0].number
             elif hold is not None and any(one.number == hold.allocation for one in some):
@@ -282,14 +284,14 @@ class Charging(Generic[U]):
             found.append((resource, payer))
         return found
 
-    def charge(self, number: int, record: U, payers: Iterable[tuple[ResourceId, int]], before: int | None) -> None:
+    def charge(self, number: int, record: U, before: int | None) -> None:
         """Charge the record stored under `number` in place of the revision stored under `before`.
 
         An allocation that paid before and does not any more gets a charge of nothing, so that whoever follows the
         charges hears of it.
         """
         charges = []
-        for resource, payer in payers:
+        for resource, payer in self.find_payers(record):
             card = self.rates.card(resource, record.ended_at)
             charges.append(Charge(number, payer, resource, card.rate(record.amounts[resource], record), card.id))
         if before is None:
@@ -297,7 +299,8 @@ class Charging(Generic[U]):
                 self._change(charge.allocation, charge.amount, record.job_id, number)
         else:
             charges += self._replace(number, record.job_id, charges, self.earlier.get(before, ()))
-        self.charges += charges
+        self.charges[number] = charges[0]
+        self.further += charges[1:]
 
     def _replace(
         self, number: int, job_id: JobId, charges: Sequence[Charge], earlier: Sequence[tuple[JobId, Charge]]
@@ -321,17 +324,8 @@ class Charging(Generic[U]):
         if not change:
             return
         hold = self.holds.get(job_id)
-        if hold is not None and hold.allocation == allocation:
-            self._touched[job_id] = hold
-        else:
-            hold = None
-        self.book.charge(allocation, change, hold, job_id, number)
+        self.book.charge(allocation, change, hold if hold and hold.allocation == allocation else None, job_id, number)
 
     def release(self, hold: Hold) -> int:
         """Give back what a job did not use; returns how much that was."""
-        self._touched[hold.job_id] = hold
         return self.book.release(hold)
-
-    def touched_holds(self) -> Iterable[Hold]:
-        """Holds that have changed."""
-        return self._touched.values()

@@ -83,13 +83,13 @@ CREATE TABLE allocation (
 CREATE INDEX allocation_by_project ON allocation (project_id, resource);
 
 -- What was set aside for a job, and whether the job is over. A row without allocation: refused, or closed unheard of.
+-- What the job's usage has taken of it is the sum of its charges, and is not written a second time.
 CREATE TABLE job_budget (
     job_id            text PRIMARY KEY,
     project_id        text NOT NULL,
     revision          int,
     allocation_number bigint REFERENCES allocation,
     amount            bigint NOT NULL DEFAULT 0 CHECK (amount >= 0),
-    drawn             bigint NOT NULL DEFAULT 0,
     segments_expected int,
     outcome           text,
     closed_at         timestamptz,
@@ -99,6 +99,8 @@ CREATE TABLE job_budget (
 -- Every usage record that was accepted, all revisions, as it was reported. Append-only: the highest revision of an
 -- identity counts. Numbers are given one batch at a time, so they are in order of commit: who reads on from a number
 -- misses nothing. No foreign keys here: the batch that writes has read and locked what it refers to.
+-- `allocation_number`, `charged` and `rate_card` are its first charge, for nearly every record has exactly one; one that
+-- does not count, because a later revision was here before it, has none.
 CREATE TABLE usage_record (
     number        bigint PRIMARY KEY,
     machine_id    text NOT NULL,
@@ -119,6 +121,9 @@ CREATE TABLE usage_record (
     amounts       json NOT NULL,
     collector     text NOT NULL,
     recorded_at   timestamptz NOT NULL,
+    allocation_number bigint,
+    charged       bigint CHECK (charged >= 0),
+    rate_card     text,
     UNIQUE (local_job_id, machine_id, submitted_at, segment, revision)
 );
 CREATE INDEX usage_record_by_job ON usage_record (job_id);
@@ -133,16 +138,23 @@ WHERE NOT EXISTS (
       AND later.revision > u.revision
 );
 
--- What one usage record costs one allocation, as a whole; the charge of a later revision takes its place.
-CREATE TABLE usage_charge (
+-- What a usage record costs allocations beside its first charge.
+CREATE TABLE further_charge (
     usage_number      bigint NOT NULL,
     allocation_number bigint NOT NULL,
-    resource          text NOT NULL,
     amount            bigint NOT NULL CHECK (amount >= 0),
     rate_card         text NOT NULL,
     PRIMARY KEY (usage_number, allocation_number)
 );
-CREATE INDEX usage_charge_by_allocation ON usage_charge (allocation_number, usage_number);
+
+-- What one usage record costs one allocation, as a whole; the charge of a later revision takes its place. To find the
+-- charges of an allocation, ask `ledger_transfer`, which has an index for it.
+CREATE VIEW usage_charge AS
+SELECT u.number AS usage_number, u.allocation_number, a.resource, u.charged AS amount, u.rate_card
+FROM usage_record u JOIN allocation a ON a.number = u.allocation_number
+UNION ALL
+SELECT f.usage_number, f.allocation_number, a.resource, f.amount, f.rate_card
+FROM further_charge f JOIN allocation a ON a.number = f.allocation_number;
 
 -- Double entry: one amount of one resource leaves an account and enters another, so every transfer sums to zero.
 -- `allocation_number` is the allocation on whose statement it stands.
@@ -205,7 +217,7 @@ CREATE TRIGGER ledger_transfer_append_only BEFORE UPDATE OR DELETE OR TRUNCATE O
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER usage_record_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON usage_record
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER usage_charge_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON usage_charge
+CREATE TRIGGER further_charge_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON further_charge
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER account_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON account
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();

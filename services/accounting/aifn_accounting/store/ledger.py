@@ -21,6 +21,7 @@ ORDER BY id LIMIT $5"""
 _ADD_PROJECT = """
 INSERT INTO project (id, title, factory_id, created_by, created_at) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (id) DO NOTHING"""
+_CLOSE_PROJECT = "UPDATE project SET closed = true WHERE id = $1"
 _RAISE_REVISION = "UPDATE project SET revision = revision + 1 WHERE id = $1 RETURNING revision"
 
 _AWARD_KNOWN = "SELECT EXISTS (SELECT FROM award WHERE id = $1)"
@@ -39,6 +40,10 @@ INSERT INTO allocation (id, project_id, award_id, resource, pool, starts_at, end
     available_account, held_account, consumed_account, overrun_account)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING number"""
 
+_PUT_TERMS = """
+UPDATE allocation SET pool_id = $2, mode = $3, policy_version = $4, earmark = $5, use_or_lose = $6,
+    inference_cap_pct = $7, first_granted = $8, first_ends_at = ends_at WHERE number = $1"""
+
 _ALLOCATION_COLUMNS = """number, id, project_id, resource, starts_at, ends_at, granted, held, charged,
     available_account, held_account, consumed_account, overrun_account"""
 _LOCK_ALLOCATIONS = f"""
@@ -47,24 +52,24 @@ WHERE (project_id = ANY($1::text[]) AND ($2::text IS NULL OR resource = $2)) OR 
 ORDER BY number FOR UPDATE"""
 
 _BUDGET = """
-SELECT job_id, project_id, revision, allocation_number, amount, drawn, segments_expected, outcome, closed_at,
-    released_at
+SELECT job_id, project_id, revision, allocation_number, amount, segments_expected, outcome, closed_at, released_at
 FROM job_budget WHERE job_id = $1"""
 _HOLDS = """
-SELECT job_id, allocation_number, amount, drawn, segments_expected, released_at IS NOT NULL AS released
+SELECT job_id, allocation_number, amount, 0 AS drawn, segments_expected, released_at IS NOT NULL AS released
 FROM job_budget WHERE job_id = ANY($1::text[]) AND allocation_number IS NOT NULL"""
+_USED_ALREADY = "SELECT DISTINCT job_id FROM usage_record WHERE job_id = ANY($1::text[])"
+_DRAWN = """
+SELECT u.job_id, c.allocation_number, sum(c.amount)::bigint AS amount
+FROM current_usage u JOIN usage_charge c ON c.usage_number = u.number WHERE u.job_id = ANY($1::text[]) GROUP BY 1, 2"""
 _PUT_HOLD = """
-INSERT INTO job_budget (job_id, project_id, revision, allocation_number, amount, drawn)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO job_budget (job_id, project_id, revision, allocation_number, amount)
+VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (job_id) DO UPDATE SET revision = EXCLUDED.revision, allocation_number = EXCLUDED.allocation_number,
-    amount = EXCLUDED.amount, drawn = EXCLUDED.drawn"""
+    amount = EXCLUDED.amount"""
 _CLOSE_JOB = """
 INSERT INTO job_budget (job_id, project_id, segments_expected, outcome, closed_at) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (job_id) DO UPDATE
 SET segments_expected = EXCLUDED.segments_expected, outcome = EXCLUDED.outcome, closed_at = EXCLUDED.closed_at"""
-_PUT_DRAWN = """
-UPDATE job_budget b SET drawn = n.drawn FROM unnest($1::text[], $2::bigint[]) AS n (job_id, drawn)
-WHERE b.job_id = n.job_id"""
 _RELEASED = "UPDATE job_budget SET released_at = $2 WHERE job_id = ANY($1::text[]) AND released_at IS NULL"
 
 _PUT_BALANCES = """
@@ -116,7 +121,6 @@ class Budget:
     revision: int | None
     allocation_number: int | None
     amount: int
-    drawn: int
     segments_expected: int | None
     outcome: str | None
     closed_at: datetime | None
@@ -187,6 +191,29 @@ async def list_members(tx: Transaction, project_id: ProjectId) -> list[Member]:
 async def raise_revision(tx: Transaction, project_id: ProjectId) -> int:
     """Count a change of a project; returns the new revision."""
     return int(await tx.fetchval(_RAISE_REVISION, project_id))
+
+
+async def close_project(tx: Transaction, project_id: ProjectId) -> None:
+    """Keep that a project is over."""
+    await tx.execute(_CLOSE_PROJECT, project_id)
+
+
+async def put_terms(
+    tx: Transaction,
+    allocation: int,
+    *,
+    pool_id: str | None,
+    mode: str | None,
+    policy_version: str | None,
+    earmark: str | None,
+    use_or_lose: str | None,
+    inference_cap_pct: int | None,
+    amount: int,
+) -> None:
+    """Keep under what an allocation was given, and how much that was at first."""
+    await tx.execute(
+        _PUT_TERMS, allocation, pool_id, mode, policy_version, earmark, use_or_lose, inference_cap_pct, amount
+    )
 
 
 async def award_known(tx: Transaction, award_id: str) -> bool:
@@ -284,25 +311,37 @@ async def get_budget(tx: Transaction, job_id: JobId) -> Budget | None:
 
 async def get_holds(tx: Transaction, job_ids: Sequence[JobId]) -> dict[JobId, Hold]:
     """The holds of jobs, by job, released ones too."""
-    return {row[0]: Hold(*row) for row in await tx.fetch(_HOLDS, job_ids)}
+    holds = {row[0]: Hold(*row) for row in await tx.fetch(_HOLDS, job_ids)}
+    # Nearly all jobs of a batch are heard of for the first time, and the sums cost more than the question.
+    used = [row[0] for row in await tx.fetch(_USED_ALREADY, job_ids)]
+    for job_id, drawn in (await drawn_by_jobs(tx, used)).items():
+        hold = holds.get(job_id)
+        if hold is not None:
+            hold.drawn = drawn.get(hold.allocation, 0)
+    return holds
+
+
+async def drawn_by_jobs(tx: Transaction, job_ids: Sequence[JobId]) -> dict[JobId, dict[int, int]]:
+    """What the usage of jobs costs so far, by job and allocation."""
+    found: dict[JobId, dict[int, int]] = {}
+    if job_ids:
+        for job_id, allocation, amount in await tx.fetch(_DRAWN, job_ids):
+            found.setdefault(job_id, {})[allocation] = amount
+    return found
 
 
 async def put_hold(tx: Transaction, job_id: JobId, project_id: ProjectId, revision: int, hold: Hold | None) -> None:
     """Remember what a placement of a job got: a hold, or None because it was refused."""
     if hold is None:
-        await tx.execute(_PUT_HOLD, job_id, project_id, revision, None, 0, 0)
+        await tx.execute(_PUT_HOLD, job_id, project_id, revision, None, 0)
     else:
-        await tx.execute(_PUT_HOLD, job_id, project_id, revision, hold.allocation, hold.amount, hold.drawn)
+        await tx.execute(_PUT_HOLD, job_id, project_id, revision, hold.allocation, hold.amount)
 
 
-async def put_holds(tx: Transaction, holds: Iterable[Hold], at: datetime) -> None:
-    """Remember what usage took from holds, and which of them are released."""
-    some = list(holds)
-    if some:
-        await tx.execute(_PUT_DRAWN, [hold.job_id for hold in some], [hold.drawn for hold in some])
-    released = [hold.job_id for hold in some if hold.released]
-    if released:
-        await tx.execute(_RELEASED, released, at)
+async def mark_released(tx: Transaction, job_ids: Sequence[JobId], at: datetime) -> None:
+    """Remember that what is left of these jobs' holds went back."""
+    if job_ids:
+        await tx.execute(_RELEASED, job_ids, at)
 
 
 async def close_job(
@@ -325,8 +364,9 @@ async def post(
         allocation = allocations[number]
         accounts = allocation.accounts
         rows.append((number, kind, accounts[source], accounts[target], allocation.resource, amount, job_id, usage, at))
-    if not rows:
+    if rows:
+        await tx.copy_records_to_table("ledger_transfer", records=rows, columns=_TRANSFER_COLUMNS)
+    if not balances:
         return
-    await tx.copy_records_to_table("ledger_transfer", records=rows, columns=_TRANSFER_COLUMNS)
     stand = [(number, *b, b.available, b.overrun) for number, b in balances.items()]
     await tx.execute(_PUT_BALANCES, *([row[i] for row in stand] for i in range(6)))

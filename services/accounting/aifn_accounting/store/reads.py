@@ -43,7 +43,10 @@ _CHARGES_OF_JOB = f"""
   AND a.project_id = $2
 ORDER BY c.usage_number, c.allocation_number"""
 _JOB = """
-SELECT b.job_id, b.project_id, a.id AS allocation_id, b.amount, b.drawn, b.segments_expected, b.outcome, b.closed_at,
+SELECT b.job_id, b.project_id, a.id AS allocation_id, b.amount,
+    coalesce((SELECT sum(c.amount)::bigint FROM current_usage u JOIN usage_charge c ON c.usage_number = u.number
+        WHERE u.job_id = b.job_id AND c.allocation_number = b.allocation_number), 0) AS drawn,
+    b.segments_expected, b.outcome, b.closed_at,
     b.released_at
 FROM job_budget b LEFT JOIN allocation a ON a.number = b.allocation_number WHERE b.job_id = $1"""
 _PROJECT_OF_USAGE = "SELECT project_id FROM current_usage WHERE job_id = $1 ORDER BY number LIMIT 1"
@@ -86,9 +89,13 @@ WITH standing AS (
 ), used AS (
     SELECT c.allocation_number AS number, sum(c.amount) AS amount
     FROM current_usage u JOIN usage_charge c ON c.usage_number = u.number GROUP BY 1
+), drawn AS (
+    SELECT u.job_id, c.allocation_number, sum(c.amount) AS amount
+    FROM current_usage u JOIN usage_charge c ON c.usage_number = u.number GROUP BY 1, 2
 ), set_aside AS (
-    SELECT allocation_number AS number, sum(greatest(amount - drawn, 0)) AS amount
-    FROM job_budget WHERE released_at IS NULL AND allocation_number IS NOT NULL GROUP BY 1
+    SELECT b.allocation_number AS number, sum(greatest(b.amount - coalesce(d.amount, 0), 0)) AS amount
+    FROM job_budget b LEFT JOIN drawn d USING (job_id, allocation_number)
+    WHERE b.released_at IS NULL AND b.allocation_number IS NOT NULL GROUP BY 1
 ), compared AS (
     SELECT 'postings of all accounts sum to zero' AS name, a.resource, 0 AS expected, sum(p.amount) AS found,
         (sum(p.amount) <> 0)::int AS differing

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import date, datetime
 from typing import Any
 
-from aifn_common import telemetry
-from aifn_common.database import Transaction
+from aifn_common import outbox
+from aifn_common.database import Database, Transaction
 from aifn_events.usage import UsageCharged
-from aifn_events.vocabulary import FactoryId, JobId, MachineId, ProjectId, ResourceId, new_id
+from aifn_events.vocabulary import FactoryId, JobId, MachineId, ProjectId, ResourceId
 
 from aifn_accounting.domain.rates import read_rule
 from aifn_accounting.domain.usage import Charge, Identity, RateCard, Size, Statement
@@ -22,7 +22,7 @@ _LAST_NUMBER = "SELECT coalesce(max(number), 0) FROM usage_record"
 _KNOWN = """
 SELECT number, local_job_id, machine_id, submitted_at, segment, revision FROM usage_record
 WHERE local_job_id = ANY($1::text[]) AND machine_id = ANY($2::text[])"""
-_RECORD_COLUMNS = (
+RECORD_COLUMNS = (
     "number",
     "machine_id",
     "local_job_id",
@@ -43,6 +43,9 @@ _RECORD_COLUMNS = (
     "collector",
     "recorded_at",
     "occupied",
+    "allocation_number",
+    "charged",
+    "rate_card",
 )
 _STATEMENTS = """
 SELECT number, job_id, project_id, started_at, ended_at, amounts, occupied FROM usage_record
@@ -50,12 +53,10 @@ WHERE number = ANY($1::bigint[])"""
 _EARLIER = """
 SELECT u.job_id, c.usage_number, c.allocation_number, c.resource, c.amount, c.rate_card
 FROM usage_charge c JOIN usage_record u ON u.number = c.usage_number WHERE c.usage_number = ANY($1::bigint[])"""
-# The rows of `outbox.announce_all`, for the busiest of all streams made where the values are: thousands at a time, and
-# not one of them as an object. Only a local job id may hold what JSON writes in another way: all other texts are
-# identifiers of ours. A test reads the result as the event it is.
-_ANNOUNCE_CHARGES = """
-INSERT INTO outbox (event_id, topic, key, value, time, traceparent)
-SELECT $3 || '-' || c.usage_number || '-' || c.allocation_number, $4, convert_to(a.project_id, 'UTF8'),
+# For the busiest of all streams the message is made where the values are. Only a local job id may hold what JSON writes
+# in another way: all other texts are identifiers of ours. A test reads the result as the event it is.
+_CHARGE_MESSAGES = """
+SELECT c.usage_number || '-' || c.allocation_number, convert_to(a.project_id, 'UTF8'),
     convert_to(format(
         '{"machine_id":"%s","local_job_id":%s,"submitted_at":"%sZ","segment":%s,"revision":%s,"job_id":"%s",'
         '"project_id":"%s","allocation_id":"%s","resource":"%s","amount":%s,"rate_card":"%s","ended_at":"%sZ",'
@@ -63,15 +64,12 @@ SELECT $3 || '-' || c.usage_number || '-' || c.allocation_number, $4, convert_to
         u.machine_id, to_json(u.local_job_id), replace((u.submitted_at AT TIME ZONE 'UTC')::text, ' ', 'T'),
         u.segment, u.revision, u.job_id, a.project_id, a.id, c.resource, c.amount, c.rate_card,
         replace((u.ended_at AT TIME ZONE 'UTC')::text, ' ', 'T'), u.pseudonym
-    ), 'UTF8'), $5, $6
+    ), 'UTF8')
 FROM usage_charge c
 JOIN usage_record u ON u.number = c.usage_number
 JOIN allocation a ON a.number = c.allocation_number
 WHERE c.usage_number BETWEEN $1 AND $2
-ORDER BY c.usage_number"""
-_DRAWN = """
-SELECT c.allocation_number, sum(c.amount)::bigint AS amount
-FROM current_usage u JOIN usage_charge c ON c.usage_number = u.number WHERE u.job_id = $1 GROUP BY 1"""
+ORDER BY c.usage_number, c.allocation_number"""
 _SEGMENTS = "SELECT job_id, count(*)::int AS segments FROM current_usage WHERE job_id = ANY($1::text[]) GROUP BY 1"
 _PROJECTS_KNOWN = "SELECT id FROM project WHERE id = ANY($1::text[])"
 _CARDS = "SELECT id, resource, numerator, denominator, valid_from, valid_until, rule FROM rate_card"
@@ -134,32 +132,32 @@ async def statements(tx: Transaction, numbers: Sequence[int]) -> dict[int, State
     }
 
 
-async def add_records(tx: Transaction, rows: Sequence[tuple[object, ...]]) -> None:
+async def add_records(tx: Transaction, rows: Iterable[tuple[object, ...]]) -> None:
     """Keep usage records; each row has the columns of the table, in its order."""
-    await tx.copy_records_to_table("usage_record", records=rows, columns=_RECORD_COLUMNS)
+    await tx.copy_records_to_table("usage_record", records=rows, columns=RECORD_COLUMNS)
 
 
-async def add_charges(tx: Transaction, charges: Sequence[Charge]) -> None:
-    """Keep what records cost."""
-    await tx.copy_records_to_table("usage_charge", records=charges)
+async def add_further_charges(tx: Transaction, charges: Sequence[Charge]) -> None:
+    """Keep what records cost beside the charge that stands with each of them."""
+    rows = [(charge.usage, charge.allocation, charge.amount, charge.rate_card) for charge in charges]
+    if rows:
+        await tx.copy_records_to_table("further_charge", records=rows)
 
 
-async def announce_charges(tx: Transaction, first: int, last: int, at: datetime) -> None:
-    """Tell the others what the records from one number to another cost."""
-    await tx.execute(_ANNOUNCE_CHARGES, first, last, new_id(), UsageCharged.topic, at, telemetry.current_traceparent())
+@outbox.series(UsageCharged)
+async def charge_messages(db: Database, first: int, last: int) -> list[outbox.Message]:
+    """What the records from one number to another cost, as messages."""
+    return [(row[0], row[1], row[2]) for row in await db.fetch(_CHARGE_MESSAGES, first, last)]
 
 
 async def earlier_charges(tx: Transaction, numbers: Sequence[int]) -> dict[int, list[tuple[JobId, Charge]]]:
     """What stored records cost, each charge with the job it was for, by the record's number."""
     found: dict[int, list[tuple[JobId, Charge]]] = defaultdict(list)
+    if not numbers:
+        return found
     for job_id, *charge in await tx.fetch(_EARLIER, numbers):
         found[charge[0]].append((job_id, Charge(*charge)))
     return found
-
-
-async def drawn_by_job(tx: Transaction, job_id: JobId) -> dict[int, int]:
-    """What a job's usage costs so far, by allocation."""
-    return {row["allocation_number"]: row["amount"] for row in await tx.fetch(_DRAWN, job_id)}
 
 
 async def count_segments(tx: Transaction, job_ids: Sequence[JobId]) -> dict[JobId, int]:
