@@ -23,7 +23,7 @@ from aifn_events.placement import (
 from aifn_events.registry import CapacityReported, FactoryDescribed, MachineDescribed
 from aifn_events.shares import AllocationChanged, AwardDeferred, ShareHeadroomChanged, ThresholdReached
 from aifn_events.skills import CourseSuggested, SessionScheduled
-from aifn_events.usage import UsageCharged, UsageDayStated, UsageReported
+from aifn_events.usage import PeriodClosed, UsageCharged, UsageDayStated, UsageGapChanged, UsageReported
 
 Service = Literal["registry", "accounting", "scheduler", "datalab", "skills", "siteagent"]
 DAY_MS = 86_400_000
@@ -79,6 +79,8 @@ TOPICS: tuple[Topic, ...] = (
     Topic(JobClosed, "scheduler", ("accounting",), keep=14),
     Topic(UsageReported, "siteagent", ("accounting",), keep=14, partitions=12),
     Topic(UsageDayStated, "siteagent", ("accounting",), keep=14),
+    Topic(UsageGapChanged, "accounting", (), keep=14),
+    Topic(PeriodClosed, "accounting", (), keep=14),
     Topic(UsageCharged, "accounting", (), keep=14, partitions=12),
     Topic(DatasetDescribed, "datalab", (), keep="latest"),
     Topic(DatasetAccessDecided, "datalab", (), keep=14),

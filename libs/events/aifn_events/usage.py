@@ -97,6 +97,47 @@ class UsageDayStated(Event):
     digest: str = Field(pattern=r"^[0-9a-f]{64}$", examples=["0" * 64])
 
 
+class UsageGapChanged(Event):
+    """What arrived of a site's day is not what the site states, or it is again: then `state` is closed."""
+
+    topic: ClassVar[str] = "aifn-usage-gap-changed-v1"
+    key_field: ClassVar[str] = "machine_id"
+
+    machine_id: MachineId = Field(examples=["lumi"])
+    day: Day = Field(description="UTC day in which the segments ended", examples=["2026-11-20"])
+    state: Literal["open", "closed"] = Field(examples=["open"])
+    reason: str = Field(
+        max_length=60,
+        description="records_missing, records_unstated, records_differ, amounts_differ, no_statement or overlap",
+        examples=["records_missing"],
+    )
+    statement_revision: Revision | None = Field(description="null: there is no statement", examples=[0])
+    stated_records: Count | None = Field(examples=[4711])
+    records: Count = Field(description="that arrived", examples=[4700])
+    overlapping: Count = Field(
+        description="records whose time overlaps with that of another segment of their job", examples=[0]
+    )
+    opened_at: Moment = Field(examples=["2026-11-21T02:00:00Z"])
+    looked_at: Moment = Field(examples=["2026-11-21T02:00:00Z"])
+
+
+class PeriodClosed(Event):
+    """A month is closed: what belonged to it stays as it is, and later news is entered into an open month.
+
+    `digest` is the SHA-256, in hex, of the sorted lines `allocation_id|resource|amount|records` of its totals, one
+    newline after each.
+    """
+
+    topic: ClassVar[str] = "aifn-period-closed-v1"
+    key_field: ClassVar[str] = "month"
+
+    month: str = Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description="of the UTC calendar", examples=["2026-10"])
+    closed_at: Moment = Field(examples=["2026-11-03T09:00:00Z"])
+    allocations: Count = Field(description="that were charged in it", examples=[12])
+    records: Amount = Field(description="usage records in its totals", examples=[48_211])
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$", examples=["0" * 64])
+
+
 class UsageCharged(Event):
     """One resource of one usage record was charged to an allocation. A correction states the new whole amount."""
 

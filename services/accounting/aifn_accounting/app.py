@@ -3,6 +3,7 @@
 from aifn_common.service import Service, Timer, run
 
 from aifn_accounting import api, subscribers, timers
+from aifn_accounting.actions import rates
 from aifn_accounting.settings import AccountingSettings
 
 service = Service(
@@ -11,8 +12,10 @@ service = Service(
     routers=api.routers,
     hears=subscribers.hears,
     settings=AccountingSettings,
+    seed=rates.load_seed,
     timers=[
         Timer("call-webhooks", every_seconds=1, action=timers.call_webhooks),
+        Timer("watch-usage", every_seconds=5, action=timers.watch_usage),
         Timer("forget-deliveries", every_seconds=3600, action=timers.forget_deliveries),
     ],
 )

@@ -12,6 +12,16 @@ class AccountingSettings(ServiceSettings):
         description="secret from which people's pseudonyms in charges are made; a new one gives everybody a new name",
         examples=["a-long-random-secret"],
     )
+    usage_day_grace_seconds: int = Field(
+        default=3600,
+        ge=0,
+        le=30 * 86_400,
+        description="how long after the last word on a day that is over it is compared with its site's statement",
+        examples=["3600"],
+    )
+    period_grace_hours: int = Field(
+        default=24, ge=0, le=2400, description="how long after its end a month cannot be closed yet", examples=["24"]
+    )
     webhook_key: SecretStr = Field(
         default=SecretStr(""),
         description="secret from which each webhook's secret is made; empty: no webhooks; a new one ends all of them",

@@ -10,7 +10,7 @@ from aifn_events.placement import JobClosed, JobPlaced
 from aifn_events.registry import MachineDescribed
 from aifn_events.usage import UsageDayStated, UsageReported
 
-from aifn_accounting.actions import budget, projects, usage
+from aifn_accounting.actions import budget, completeness, projects, usage
 from aifn_accounting.domain.usage import Usage
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.wire import read_usage
@@ -45,7 +45,7 @@ async def on_job_closed(event: JobClosed, db: Db) -> None:
 @hears(UsageDayStated)
 async def on_usage_day_stated(event: UsageDayStated, db: Db) -> None:
     """A site says what it has sent for a day."""
-    await deliver_once(db, event, usage.state_usage_day)
+    await deliver_once(db, event, completeness.hear_statement)
 
 
 @hears.in_batches(UsageReported, max_records=20_000, read=read_usage)

@@ -91,11 +91,10 @@ class Share:
 class Rule:
     """How one partition is charged: whole nodes, or the largest of some shares, times a time in steps.
 
-    whole_nodes: `always` whole nodes, `never`, or where the record says that it had them to itself.
+    slices_per_node: as in the machine's passport, so that the result is in slice-seconds of the resource.
+    whole_nodes: `always`, `never`, or `exclusive`: where the record says that it had its nodes to itself.
     step_seconds: a begun step of time counts as a whole one.
-    idle_reservations: whether nodes that were reserved and idle are charged too.
-
-    Args of `slices_per_node`: as in the machine's passport, so that the result is in slice-seconds of the resource.
+    idle_reservations: whether nodes that were reserved and that nobody used are charged too.
     """
 
     slices_per_node: int
@@ -111,9 +110,10 @@ class Rule:
 
         >>> from types import SimpleNamespace as Record
         >>> day = dict(started_at=datetime(2026, 1, 1), ended_at=datetime(2026, 1, 2), suspended_seconds=0)
-        >>> lumi_c = Rule(128, "exclusive", (Share("cores", 1, 1), Share("memory_mib", 2048, 1, whole=True)))
         >>> small = Record(**day, nodes=1, exclusive=False, idle_reservation=False, cores=4, memory_mib=32 * 1024)
-        >>> lumi_c.slice_seconds(small)[0] // 3600  # 384 core-hours, of which a core has one slice
+        >>> lumi_c = Rule(128, "exclusive", (Share("cores", 1, 1), Share("memory_mib", 2048, 1, whole=True)))
+        >>> amount, parts = lumi_c.slice_seconds(small)
+        >>> amount // parts // 3600  # the 384 core-hours of LUMI's own example: a core has one slice
         384
         """
         seconds = -(-run_seconds(record) // self.step_seconds) * self.step_seconds
@@ -234,11 +234,13 @@ def read_rule(words: Mapping[str, Any] | None) -> Rule | None:
         rule = Rule(**{**words, "shares": shares})
     except (TypeError, AttributeError) as wrong:
         raise WrongRule(f"the rule cannot be read: {wrong}") from None
+    if not all(type(flag) is bool for flag in (rule.idle_reservations, *(one.whole for one in shares))):
+        raise WrongRule("`idle_reservations` and `whole` are true or false")
     counts = [rule.slices_per_node, rule.step_seconds, *(one.per for one in shares), *(one.slices for one in shares)]
     if not all(type(count) is int and 0 < count < 2**31 for count in counts):
         raise WrongRule("numbers of a rule are whole and above zero")
     if rule.whole_nodes not in get_args(WholeNodes) or any(one.of not in get_args(Quantity) for one in shares):
         raise WrongRule("a rule knows whole nodes always, exclusive or never, and shares of cores, devices, ...")
-    if rule.whole_nodes != "always" and not shares:
+    if rule.whole_nodes == "never" and not shares:
         raise WrongRule("a rule that is not of whole nodes needs shares")
     return rule
