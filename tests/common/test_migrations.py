@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aifn_common.database import Database, connect
-from aifn_common.migrations import MigrationError, is_current, migrate, migrations_of
+from aifn_common import migrations
+from aifn_common.database import Database, connect, transaction
+from aifn_common.migrations import MigrationBusy, MigrationError, fit, is_current, migrate, migrations_of, newest_of
 
 from tests.support.backends import Backends
 
@@ -89,9 +90,76 @@ async def test_a_database_newer_than_the_program_is_refused(empty: Database, pac
 
 async def test_a_file_that_fails_leaves_nothing_of_the_whole_run(empty: Database, package: Package) -> None:
     package.write(n0001_a="CREATE TABLE a ();", n0002_b="CREATE TABLE b (); SELECT 1/0;")
-    with pytest.raises(Exception, match="division by zero"):
+    with pytest.raises(MigrationError, match=r"0002_b\.sql failed: division by zero; nothing was changed"):
         await migrate(empty, package.name)
     assert await tables(empty) == set()
+
+
+async def test_an_expanding_step_leaves_the_program_before_it_at_work_and_a_contracting_one_does_not(
+    empty: Database, package: Package
+) -> None:
+    """Three releases: 0001, then 0002 which 0001 can live with, then 0003 which only 0002 can live with."""
+    files = {
+        "n0001_job": "CREATE TABLE job (name text NOT NULL);",
+        "n0002_expand": "-- works-with: 0001\nALTER TABLE job ADD COLUMN title text;",
+        "n0003_contract": "-- works-with: 0002\nALTER TABLE job DROP COLUMN name;",
+    }
+    for newest, (name, sql) in enumerate(files.items(), start=1):
+        package.write(**{name: sql})
+        assert not await is_current(empty, package.name)
+        await migrate(empty, package.name)
+        programs = {known: await fit(empty, {package.name: known}) for known in (1, 2, 3)}
+        allowed = {known for known, found in programs.items() if found.problem is None}
+        assert allowed == {1: {1}, 2: {1, 2}, 3: {2, 3}}[newest]
+        waits = {known for known, found in programs.items() if found.problem is not None and not found.final}
+        assert waits == set(range(newest + 1, 4))
+    assert (await fit(empty, {package.name: 1})).problem == (
+        f"the schema of {package.name} is at 0003 and needs a program that knows 0002, this one knows 0001"
+    )
+
+
+async def test_after_a_way_back_the_older_program_migrates_nothing_and_is_well(
+    empty: Database, package: Package
+) -> None:
+    package.write(n0001_a="CREATE TABLE a ();", n0002_b="-- works-with: 0001\nCREATE TABLE b ();")
+    await migrate(empty, package.name)
+    (package.folder / "0002_b.sql").unlink()
+    assert await migrate(empty, package.name) == []
+    assert await is_current(empty, package.name)
+    assert await tables(empty) == {"a", "b"}
+
+
+async def test_a_database_that_an_older_runner_made_is_taken_over(empty: Database, package: Package) -> None:
+    package.write(n0001_a="CREATE TABLE a ();")
+    await migrate(empty, package.name)
+    await empty.execute("ALTER TABLE schema_migration DROP COLUMN works_with")
+    assert (await fit(empty, newest_of(package.name))).problem == "the schema is older than this program"
+    assert await migrate(empty, package.name) == []
+    assert await is_current(empty, package.name)
+
+
+async def test_a_table_in_use_is_not_waited_for_while_all_others_wait_behind(
+    empty: Database, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "LOCK_SECONDS", 1)
+    package.write(n0001_a="CREATE TABLE a (n int);")
+    await migrate(empty, package.name)
+    package.write(n0002_b="ALTER TABLE a ADD COLUMN m int;")
+    async with transaction(empty) as tx:
+        await tx.execute("INSERT INTO a VALUES (1)")
+        with pytest.raises(MigrationBusy, match=r"0002_b\.sql waited 1 s for a table in use"):
+            await migrate(empty, package.name)
+    assert len(await migrate(empty, package.name)) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["-- works-with: 0002", "-- works-with: 0003", "-- works-with: 0000", "-- works with: 0001", "--works-with 1"],
+)
+def test_a_promise_to_older_programs_that_makes_no_sense_is_noticed(package: Package, line: str) -> None:
+    package.write(n0001_a="SELECT 1", n0002_b=f"{line}\nSELECT 1")
+    with pytest.raises(MigrationError, match=r"0002_b\.sql needs one line like"):
+        migrations_of(package.name)
 
 
 @pytest.mark.parametrize(

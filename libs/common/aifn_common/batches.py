@@ -22,6 +22,7 @@ from aifn_common.dead_letters import Record
 from aifn_common.hearing import Hearing, Membership, Stopping
 from aifn_common.kafka import (
     ATTEMPTS,
+    METADATA_MS,
     PAUSES_SECONDS,
     BatchSubscription,
     Rejected,
@@ -96,6 +97,7 @@ class BatchReader:
             group_id=self._one.group,
             group_instance_id=f"{settings.instance}-{self._one.group}" if settings.instance else None,
             client_id=f"aifn-{self._one.group}",
+            metadata_max_age_ms=METADATA_MS,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=4_194_304,

@@ -39,6 +39,8 @@ BatchHandler = Callable[..., Awaitable[Sequence["Rejected"]]]
 
 ATTEMPTS = 3
 PAUSES_SECONDS = (0.2, 1.0)
+METADATA_MS = 30_000
+"""How soon a consumer notices a topic that was made after it had started."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def make_broker(hears: Subscriptions, hearing: Hearing) -> KafkaBroker:
         settings.kafka.split(","),
         security=security_of(settings),
         client_id=f"aifn-{hears.service}",
+        metadata_max_age_ms=METADATA_MS,
         consumer_only=True,  # what we say goes through the outbox
         allow_auto_create_topics=False,
         graceful_timeout=settings.graceful_seconds,
