@@ -1,5 +1,7 @@
 """The development issuer speaks for its personas, to this machine only."""
 
+import base64
+import json
 import time
 from typing import Any
 
@@ -96,3 +98,10 @@ async def test_the_list_of_personas_has_everybody_with_what_they_may_do() -> Non
         listed = (await http.get("/personas")).json()
     assert [entry["persona"] for entry in listed] == list(personas())
     assert {"newcomer", "pi", "operator", "auditor"} <= set(personas())
+
+
+def test_people_of_another_factory_have_their_roles_there() -> None:
+    token = DevIssuer(factory="bsc-aif").token("data-steward")
+    said = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+    assert said["entitlements"] == ["data-steward:factory:bsc-aif"]
+    assert personas()["data-steward"].entitlements == ("data-steward:factory:lumi-aif",)

@@ -34,6 +34,7 @@ AUDIENCES = (
 )
 TOKEN_SECONDS = 3600
 _ALGORITHM = "ES256"
+FACTORY = "lumi-aif"
 _LARGEST_FORM = 16_384
 _LOOPBACK_NAMES = {"127.0.0.1", "localhost", "::1"}
 
@@ -54,22 +55,29 @@ class UnknownPersona(ValueError):
 
 
 @cache
-def personas() -> dict[str, Persona]:
-    """Everybody in personas.toml, by key.
+def personas(factory: str = FACTORY) -> dict[str, Persona]:
+    """Everybody in personas.toml, by key, as people of this factory.
 
     >>> personas()["newcomer"].entitlements
     ()
+    >>> personas("bsc-aif")["trainer"].entitlements
+    ('trainer:factory:bsc-aif',)
     """
     text = resources.files("aifn_local").joinpath("personas.toml").read_text(encoding="utf-8")
-    return {key: Persona(persona=key, subject=key, **entry) for key, entry in tomllib.loads(text).items()}
+    people = tomllib.loads(text.replace(f":factory:{FACTORY}", f":factory:{factory}"))
+    return {key: Persona(persona=key, subject=key, **entry) for key, entry in people.items()}
 
 
 class DevIssuer:
     """Mints tokens and publishes the key that proves them; also used in-process by tests."""
 
-    def __init__(self, issuer: str = "http://127.0.0.1:8099") -> None:
-        """`issuer`: the `iss` of the tokens, where discovery is served. The key is new each time."""
+    def __init__(self, issuer: str = "http://127.0.0.1:8099", factory: str = FACTORY) -> None:
+        """`issuer`: the `iss` of the tokens, where discovery is served. The key is new each time.
+
+        `factory`: whose people its personas are.
+        """
         self.issuer = issuer.rstrip("/")
+        self.personas = personas(factory)
         self._key = ECKey.generate_key("P-256", {"use": "sig", "alg": _ALGORITHM, "kid": uuid.uuid4().hex})
 
     def token(
@@ -86,9 +94,9 @@ class DevIssuer:
             claim_overrides: any claim, e.g. exp=0 for an expired token; None leaves the claim out.
         Raises: UnknownPersona.
         """
-        who = personas().get(persona)
+        who = self.personas.get(persona)
         if who is None:
-            raise UnknownPersona(f"no persona {persona!r}; there are {', '.join(personas())}")
+            raise UnknownPersona(f"no persona {persona!r}; there are {', '.join(self.personas)}")
         now = int(time.time())
         claims: dict[str, Any] = {
             "iss": self.issuer,
@@ -147,7 +155,7 @@ def create_app(issuer: DevIssuer) -> FastAPI:
 
     @app.get("/personas")
     async def list_personas() -> list[Persona]:
-        return list(personas().values())
+        return list(issuer.personas.values())
 
     @app.post("/token")
     async def token(request: Request) -> JSONResponse:
@@ -198,12 +206,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--port", type=int, default=8099)
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
+    parser.add_argument("--factory", default=FACTORY, help="whose people the personas are")
     chosen = parser.parse_args(arguments)
     if not _is_loopback(chosen.host):
         print(f"aifn: the development issuer serves the loopback only, not {chosen.host}", file=sys.stderr)
         return 2
     host = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
-    app = create_app(DevIssuer(f"http://{host}:{chosen.port}"))
+    app = create_app(DevIssuer(f"http://{host}:{chosen.port}", chosen.factory))
     uvicorn.run(app, host=chosen.host, port=chosen.port, log_level="warning", access_log=False)
     return 0
 

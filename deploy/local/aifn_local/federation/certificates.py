@@ -30,6 +30,10 @@ class Authority:
         self.certificate = folder / "authority.pem"
         self._key = folder / "authority.key.pem"
 
+    def path(self, name: str) -> Path:
+        """Where the file for this name lies; it need not be there yet."""
+        return self.folder / f"{name}.pem"
+
     def vouch(self, name: str, *, server: bool = False) -> Path:
         """Have a file with a key and a certificate for this name; one that is there and valid is kept.
 
@@ -37,7 +41,7 @@ class Authority:
             name: the subject's common name: the principal at the brokers.
             server: it serves on the loopback, and may also be a client (of its own controller).
         """
-        path = self.folder / f"{name}.pem"
+        path = self.path(name)
         self._begin()
         if _still_good(path):
             return path

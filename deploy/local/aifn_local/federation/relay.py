@@ -21,12 +21,13 @@ class LocalRelay:
         """`alias`: its name in topics and certificates. `folder`: of this relay alone."""
         self.alias = alias
         self._authority = authority
-        self._own = authority.vouch(alias, server=True)
+        self._own = authority.path(alias)
         security = MutualTls(alias, self._own, authority.certificate)
         self.kafka = LocalKafka(folder, home=home, heap_mb=RELAY_HEAP_MB, security=security)
 
     def start(self, port: int, controller_port: int, say: Callable[[str], None] = lambda _: None) -> int:
         """Start it, unless it runs; returns its process id at once, `kafka.wait_ready` waits."""
+        self._authority.vouch(self.alias, server=True)
         self.kafka.prepare(say)
         return self.kafka.running() or self.kafka.launch(port, controller_port)
 
