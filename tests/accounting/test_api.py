@@ -187,7 +187,7 @@ async def test_a_grant_is_given_once_however_often_it_is_sent(db: Database, ask:
         ({"amount": 1.5}, "invalid"),
         ({"amount": 10**15 + 1}, "invalid"),
         ({"amount": 10**30}, "invalid"),
-        ({"unit": "node-hour"}, "invalid"),
+        ({"unit": "node-hour"}, "wrong_unit"),
         ({"resource": "lumi/lumi-g"}, "invalid"),
         ({"resource": "lumi/lumi-x/gpu-time"}, "unknown_resource"),
         ({"pool": "private"}, "invalid"),

@@ -17,6 +17,8 @@ service = Service(
         Timer("call-webhooks", every_seconds=1, action=timers.call_webhooks),
         Timer("watch-usage", every_seconds=5, action=timers.watch_usage),
         Timer("forget-deliveries", every_seconds=3600, action=timers.forget_deliveries),
+        Timer("retry-awards", every_seconds=5, action=timers.retry_awards),
+        Timer("end-allocations", every_seconds=60, action=timers.end_allocations),
     ],
 )
 

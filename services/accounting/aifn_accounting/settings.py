@@ -1,5 +1,7 @@
 """What accounting may be told beside what every service is told."""
 
+from typing import Annotated
+
 from aifn_common.settings import ServiceSettings
 from pydantic import Field, SecretStr
 
@@ -49,4 +51,16 @@ class AccountingSettings(ServiceSettings):
         le=86_400,
         description="how long an event stream lives before its reader must show a token again; 0: only what is there",
         examples=["900"],
+    )
+    second_person_above: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        default={},
+        description="grants by people above so much wait for a second person: JSON by unit, compute as `node-hour`",
+        examples=['{"node-hour": 50000, "credit": 1000000}'],
+    )
+    expiry_grace_days: int = Field(
+        default=30,
+        ge=0,
+        le=3650,
+        description="so long after its end an allocation keeps what is left, for usage that comes late",
+        examples=["30"],
     )

@@ -10,7 +10,7 @@ from aifn_events.placement import JobClosed, JobPlaced
 from aifn_events.registry import MachineDescribed
 from aifn_events.usage import UsageDayStated, UsageReported
 
-from aifn_accounting.actions import budget, completeness, projects, usage
+from aifn_accounting.actions import awards, budget, completeness, projects, usage
 from aifn_accounting.domain.usage import Usage
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.wire import read_usage
@@ -26,8 +26,8 @@ async def on_machine_described(event: MachineDescribed, db: Db) -> None:
 
 @hears(AwardGranted)
 async def on_award_granted(event: AwardGranted, db: Db) -> None:
-    """An award opens a project and its allocations."""
-    await deliver_once(db, event, projects.open_project_from_award)
+    """An award opens a project and its allocations, or waits for room."""
+    await deliver_once(db, event, awards.carry_out_award)
 
 
 @hears(JobPlaced)

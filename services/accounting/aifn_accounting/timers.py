@@ -1,11 +1,17 @@
 """What accounting does by the clock."""
 
+from datetime import timedelta
+
+from aifn_common import clock
 from aifn_common.database import Database, transaction
 from aifn_common.outbox import nudge
 
-from aifn_accounting.actions import completeness, webhooks
+from aifn_accounting.actions import allocations, awards, completeness, webhooks
 from aifn_accounting.settings import AccountingSettings
+from aifn_accounting.store import allocations as allocation_store
 from aifn_accounting.store import webhooks as webhook_store
+
+_AT_ONCE = 500
 
 
 async def call_webhooks(db: Database, settings: AccountingSettings) -> None:
@@ -25,3 +31,31 @@ async def watch_usage(db: Database, settings: AccountingSettings) -> None:
         compared = await completeness.watch_usage(tx, settings)
     if compared:
         nudge()
+
+
+async def retry_awards(db: Database, _: AccountingSettings) -> None:
+    """Carry out awards that waited, if there is room now."""
+    if await awards.retry_awards(db):
+        nudge()
+
+
+async def end_allocations(db: Database, settings: AccountingSettings) -> None:
+    """Let what is left after the end expire, and take the due steps of use-or-lose policies; each by itself."""
+    now = clock.now()
+    ended_before = now - timedelta(days=settings.expiry_grace_days)
+    async with db.acquire() as connection:
+        over = await allocation_store.over(connection, ended_before=ended_before, limit=_AT_ONCE)
+    for number in over:
+        async with transaction(db) as tx:
+            await allocations.expire(tx, number, ended_before=ended_before)
+    last = 0
+    while True:
+        async with db.acquire() as connection:
+            some = await allocation_store.under_policy(connection, now, after=last, limit=_AT_ONCE)
+        for number in some:
+            async with transaction(db) as tx:
+                await allocations.apply_policy(tx, number)
+        if len(some) < _AT_ONCE:
+            break
+        last = some[-1]
+    nudge()

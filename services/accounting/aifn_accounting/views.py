@@ -13,6 +13,7 @@ from aifn_events.vocabulary import (
     ProjectId,
     RateCardId,
     ResourceId,
+    Slug,
     Subject,
 )
 from pydantic import BaseModel, ConfigDict, Field
@@ -62,15 +63,22 @@ class Members(Words):
     members: list[MemberWords] = Field(
         min_length=1, max_length=5000, examples=[[{"subject": "7c1d@myaccessid", "role": "pi"}]]
     )
+    reason: Reason = Field(default="not said", examples=["she leads the second half of the project"])
 
 
 class Grant(Words):
-    """An amount of one resource for a project, for some time."""
+    """An amount of one resource for a project, for some time, out of the pool it names or that fits."""
 
     resource: ResourceId
     amount: GrantAmount
-    unit: Literal["slice-second"] = Field(description="the unit `amount` is in", examples=["slice-second"])
+    unit: str = Field(max_length=40, description="that `amount` is in", examples=["slice-second"])
     pool: Pool = Field(examples=["national"])
+    pool_id: Slug | None = Field(default=None, description="out of this pool; null: the one of that share which fits")
+    mode: str | None = Field(default=None, pattern=r"^[a-z0-9_]{1,64}$", description="the access mode, for its caps")
+    policy_version: str | None = Field(default=None, max_length=20, description="of the access policy, for its caps")
+    earmark: str | None = Field(default=None, max_length=80, description="what it is for, if its pool is for that only")
+    use_or_lose: str | None = Field(default=None, max_length=63, description="the policy it stands under")
+    inference_cap_pct: int | None = Field(default=None, ge=0, le=100, description="most of it that inference may use")
     starts_at: Moment = Field(examples=["2026-12-01T00:00:00Z"])
     ends_at: Moment = Field(examples=["2027-12-01T00:00:00Z"])
     reason: Reason
@@ -154,6 +162,13 @@ class AllocationView(BaseModel):
     gpus_per_node: int | None = Field(description="as they are accounted", examples=[4])
     node_hours: HoursView | None = Field(description="null while the machine is not known")
     gpu_hours: HoursView | None = Field(description="null without GPUs")
+    pool_id: str | None = Field(description="null: there was none of that share", examples=["lumi-g-union-2026"])
+    mode: str | None = Field(description="null: granted by a person, under no mode", examples=["aif_playground"])
+    policy_version: str | None = Field(examples=["2025-12"])
+    use_or_lose: str | None = Field(description="the policy it stands under", examples=["lumi-dk"])
+    expired: int = Field(description="what was left after its end; no part of `granted` any more", examples=[0])
+    returned: int = Field(description="cut by a policy and given back; no part of `granted` any more", examples=[0])
+    revision: int = Field(description="counts decisions, not usage; its ETag", examples=[0])
 
     @classmethod
     def of(cls, one: reads.Standing) -> Self:
@@ -183,6 +198,13 @@ class AllocationView(BaseModel):
             gpus_per_node=one.gpus_per_node,
             node_hours=_node_hours(one),
             gpu_hours=_gpu_hours(one),
+            pool_id=one.pool_id,
+            mode=one.mode,
+            policy_version=one.policy_version,
+            use_or_lose=one.use_or_lose,
+            expired=one.expired,
+            returned=one.returned,
+            revision=one.revision,
         )
 
 
@@ -216,7 +238,7 @@ class PostingView(BaseModel):
     """One side of a transfer."""
 
     account: str = Field(
-        description="available, held, consumed, overrun, union_pool or national_pool", examples=["held"]
+        description="its role: available, held, consumed, overrun, expired, union_pool, ...", examples=["held"]
     )
     amount: int = Field(description="below zero: it left this account", examples=[-192_000])
 
@@ -235,7 +257,7 @@ class TransferView(BaseModel):
     """A line of a statement: two postings that sum to zero."""
 
     transfer_id: int = Field(examples=[1])
-    kind: str = Field(description="grant, hold, release, charge, refund, overrun, settle", examples=["charge"])
+    kind: str = Field(description="grant, hold, release, charge, refund, expiry, ...", examples=["charge"])
     resource: ResourceId
     postings: list[PostingView] = Field(min_length=2, max_length=2)
     job_id: JobId | None

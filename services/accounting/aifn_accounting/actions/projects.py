@@ -2,18 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from datetime import datetime
 
 from aifn_common import clock, membership
 from aifn_common.database import Transaction
 from aifn_common.errors import Invalid, Refusal, Stale
 from aifn_common.outbox import announce
-from aifn_events.access import AllocationOpened, AwardGranted, ProjectDescribed, ProjectMember
+from aifn_events.access import AwardGranted, ProjectDescribed, ProjectMember
 from aifn_events.registry import MachineDescribed
 from aifn_events.vocabulary import FactoryId, ProjectId, ResourceId, Subject, short_id
 
-from aifn_accounting.actions.budget import post
-from aifn_accounting.domain.ledger import Allocation, Book, Pool
+from aifn_accounting.actions.grants import Terms, open_allocation
+from aifn_accounting.actions.trail import record
+from aifn_accounting.domain.ledger import ProjectClosed
+from aifn_accounting.domain.pools import ReservedProjectId, is_award_project
 from aifn_accounting.store import ledger as store
 from aifn_accounting.store import usage as usage_store
 
@@ -32,22 +33,15 @@ class DuplicateAward(Refusal):
     code = "duplicate_award"
 
 
-class UnknownResource(Invalid):
-    """No machine that is known here has this resource."""
+class HoldsOpen(Refusal):
+    """Jobs of a project still hold budget."""
 
-    code = "unknown_resource"
+    code = "holds_open"
 
-
-class ForeignResource(Refusal):
-    """The machine that has this resource is not one of the project's factory."""
-
-    code = "foreign_resource"
-    status = 403
-
-    def __init__(self, resource: ResourceId, factory_id: FactoryId) -> None:
-        super().__init__(f"{resource} is not of a machine of {factory_id}")
-        self.resource = resource
-        self.factory_id = factory_id
+    def __init__(self, project_id: ProjectId, *, held: int) -> None:
+        super().__init__(f"jobs of {project_id} hold {held} still: cancel them or wait for their end")
+        self.project_id = project_id
+        self.held = held
 
 
 class NobodyLeads(Invalid):
@@ -87,7 +81,7 @@ async def open_project_from_award(tx: Transaction, event: AwardGranted) -> None:
     A further award to the same application adds to its project. A project that was made for anything else is not
     touched: its members would spend, and its factory would see, what was given to others.
 
-    Raises: DuplicateAward, DuplicateProject, AbsurdAmount.
+    Raises: DuplicateAward, DuplicateProject, ProjectClosed, AbsurdAmount, and what `pools.draw` raises.
     """
     if await store.award_known(tx, event.award_id):
         raise DuplicateAward(f"award {event.award_id} was carried out before")
@@ -98,6 +92,8 @@ async def open_project_from_award(tx: Transaction, event: AwardGranted) -> None:
     project = await store.get_project(tx, event.project_id, lock=True)
     if not is_new and not await store.applied_for(tx, project.id, event.application_id):
         raise DuplicateProject(f"project {project.id} exists, and not for application {event.application_id}")
+    if project.closed:
+        raise ProjectClosed(project.id)
     members = {one.subject: one.role for one in await store.list_members(tx, project.id)}
     if is_new or members.get(event.principal_investigator) != "pi":
         await _describe(tx, project.id, members | {event.principal_investigator: "pi"}, is_new=is_new)
@@ -131,6 +127,9 @@ async def open_project_from_award(tx: Transaction, event: AwardGranted) -> None:
             award_id=event.award_id,
             reason=f"award {event.award_id}, {event.mode}, policy {event.policy_version}",
             by=event.award_id,
+            terms=Terms(
+                mode=event.mode, policy_version=event.policy_version, inference_cap_pct=event.inference_cap_pct
+            ),
         )
 
 
@@ -143,20 +142,58 @@ async def create_project(
     principal_investigator: Subject,
     by: Subject,
 ) -> store.Project:
-    """Make a project without an award, e.g. for the host's own share. Raises DuplicateProject."""
+    """Make a project without an award, e.g. for the host's own share. Raises DuplicateProject, ReservedProjectId."""
     name = project_id or short_id("prj")
+    if is_award_project(name):
+        raise ReservedProjectId(name)
     if not await store.add_project(tx, name, title, factory_id, by=by, at=clock.now()):
         raise DuplicateProject(f"project {name} exists")
-    await _describe(tx, name, {principal_investigator: "pi"}, is_new=True)
-    return await store.get_project(tx, name)
+    members = {principal_investigator: "pi"}
+    await _describe(tx, name, members, is_new=True)
+    project = await store.get_project(tx, name)
+    await _record(
+        tx, project, "create_project", by, "made without an award", None, {"title": title, "members": members}
+    )
+    return project
 
 
-async def change_members(tx: Transaction, project: store.Project, members: Mapping[Subject, str]) -> store.Project:
+async def change_members(
+    tx: Transaction, project: store.Project, members: Mapping[Subject, str], *, by: Subject, reason: str
+) -> store.Project:
     """Say who belongs to a project; the row must be locked. Raises NobodyLeads."""
     if "pi" not in members.values():
         raise NobodyLeads(f"project {project.id} needs at least one pi")
+    before = {one.subject: one.role for one in await store.list_members(tx, project.id)}
     await _describe(tx, project.id, members, is_new=False)
+    await _record(tx, project, "change_members", by, reason, {"members": before}, {"members": dict(members)})
     return await store.get_project(tx, project.id)
+
+
+async def close_project(tx: Transaction, project: store.Project, *, by: Subject, reason: str) -> store.Project:
+    """End a project: nothing more is held for it or granted to it. The row must be locked. Late usage is charged still.
+
+    Raises: ProjectClosed, HoldsOpen.
+    """
+    if project.closed:
+        raise ProjectClosed(project.id)
+    allocations = await store.lock_allocations(tx, projects=[project.id])
+    held = sum(one.balance.held for one in allocations)
+    if held:
+        raise HoldsOpen(project.id, held=held)
+    await store.close_project(tx, project.id)
+    members = {one.subject: one.role for one in await store.list_members(tx, project.id)}
+    await _describe(tx, project.id, members, is_new=False)
+    await _record(tx, project, "close_project", by, reason, {"closed": False}, {"closed": True})
+    return await store.get_project(tx, project.id)
+
+
+async def _record(
+    tx: Transaction, project: store.Project, action: str, by: str, reason: str, before: object, after: object
+) -> None:
+    await record(
+        tx, actor=by, action=action, thing="project", thing_id=project.id, project_id=project.id,
+        factory_id=project.factory_id, reason=reason, before=before, after=after,
+    )  # fmt: skip
 
 
 async def _describe(tx: Transaction, project_id: ProjectId, members: Mapping[Subject, str], *, is_new: bool) -> None:
@@ -176,90 +213,3 @@ async def _describe(tx: Transaction, project_id: ProjectId, members: Mapping[Sub
     )
     await membership.remember_project(tx, event)
     await announce(tx, event)
-
-
-async def open_allocation(
-    tx: Transaction,
-    project_id: ProjectId,
-    resource: ResourceId,
-    *,
-    amount: int,
-    pool: Pool,
-    starts_at: datetime,
-    ends_at: datetime,
-    award_id: str | None,
-    reason: str,
-    by: str,
-) -> Allocation:
-    """Grant a project an amount of one resource for some time. Raises AbsurdAmount, Invalid."""
-    if starts_at >= ends_at:
-        raise Invalid(f"it ends at {ends_at.isoformat()}, which is not after its start")
-    now = clock.now()
-    allocation = await store.add_allocation(
-        tx,
-        short_id("alloc"),
-        project_id,
-        resource,
-        pool=pool,
-        starts_at=starts_at,
-        ends_at=ends_at,
-        award_id=award_id,
-        reason=reason,
-        by=by,
-        at=now,
-    )
-    book = Book({allocation.number: allocation.balance})
-    book.grant(allocation.number, amount, pool)
-    await post(tx, [allocation], book, now)
-    machine_id, partition_id, _ = resource.split("/")
-    await announce(
-        tx,
-        AllocationOpened(
-            allocation_id=allocation.id,
-            project_id=project_id,
-            award_id=award_id,
-            machine_id=machine_id,
-            partition_id=partition_id,
-            resource=resource,
-            amount=amount,
-            pool=pool,
-            starts_at=starts_at,
-            ends_at=ends_at,
-        ),
-    )
-    return allocation
-
-
-async def grant(
-    tx: Transaction,
-    project: store.Project,
-    resource: ResourceId,
-    *,
-    amount: int,
-    pool: Pool,
-    starts_at: datetime,
-    ends_at: datetime,
-    reason: str,
-    by: Subject,
-) -> Allocation:
-    """Grant by a person's decision, of a machine of the project's own factory: nobody gives away what others have.
-
-    Raises: UnknownResource, ForeignResource, AbsurdAmount, Invalid.
-    """
-    factories = await usage_store.factories_of(tx, resource)
-    if factories is None:
-        raise UnknownResource(f"no machine here has {resource}")
-    if project.factory_id not in factories:
-        raise ForeignResource(resource, project.factory_id)
-    return await open_allocation(
-        tx,
-        project.id,
-        resource,
-        amount=amount,
-        pool=pool,
-        starts_at=starts_at,
-        ends_at=ends_at,
-        award_id=None,
-        reason=reason,
-        by=by,
-    )

@@ -1,12 +1,5 @@
 """Answers over HTTP, one module per story; `routers` is all of them in the order of the document."""
 
-from aifn_accounting.api import books, exports, periods, reports, usage_feed, webhooks
+from aifn_accounting.api import allocations, books, people, periods, pools, webhooks
 
-routers = [
-    usage_feed.router,
-    books.router,
-    periods.router,
-    reports.router,
-    exports.router,
-    webhooks.router,
-]
+routers = [books.router, periods.router, webhooks.router, allocations.router, pools.router, people.router]

@@ -19,7 +19,9 @@ from aifn_common.web import (
 from aifn_events.vocabulary import AllocationId, JobId, MachineId, ProjectId
 from fastapi import Depends, Query, Request, Response
 
-from aifn_accounting.actions import projects
+from aifn_accounting.actions import allocations, approvals, grants, projects
+from aifn_accounting.api.allocations import grant_permission
+from aifn_accounting.people_views import ApprovalView
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import ledger, reads
 from aifn_accounting.views import (
@@ -118,7 +120,7 @@ async def put_members(
     members = {one.subject: one.role for one in words.members}
     if len(members) < len(words.members):
         raise Invalid("somebody stands in the list twice")
-    changed = await projects.change_members(tx, project, members)
+    changed = await projects.change_members(tx, project, members, by=who.subject, reason=words.reason)
     set_etag(response, changed.revision)
     return ProjectDetailView.with_members(changed, await ledger.list_members(tx, project.id))
 
@@ -138,13 +140,32 @@ async def list_allocations(project_id: ProjectId, tx: Tx, who: Who, page: Paging
 
 
 @router.post(
-    "/projects/{project_id}/allocations", status_code=201, summary="Grant a project something", tags=["allocations"]
+    "/projects/{project_id}/allocations",
+    status_code=201,
+    summary="Grant a project something",
+    tags=["allocations"],
+    responses={202: {"model": ApprovalView, "description": "it waits for a second person"}},
 )
-async def grant_allocation(project_id: ProjectId, words: Grant, tx: Tx, who: Who, response: Response) -> AllocationView:
-    """With a reason, for those who ask later; send an Idempotency-Key, so that a repetition grants nothing."""
+async def grant_allocation(
+    project_id: ProjectId, words: Grant, tx: Tx, who: Who, response: Response, settings: Settings
+) -> AllocationView | ApprovalView:
+    """With a reason, for those who ask later; send an Idempotency-Key, so that a repetition grants nothing.
+
+    A large one waits for a second person; then the answer is 202, and nothing has been taken out of a pool.
+    """
     project = await ledger.get_project(tx, project_id)
-    who.must("allocation.grant", factory=project.factory_id)
-    allocation = await projects.grant(
+    permission = await grant_permission(tx, words.pool_id)
+    who.must(permission, factory=project.factory_id)
+    await grants.check_grantable(tx, project, words.resource, words.unit)
+    await allocations.check_contracts(tx, project.id, words.ends_at)
+    said = words.model_dump(mode="json")
+    if await approvals.grant_needs_approval(tx, project.id, words.resource, words.amount, settings.second_person_above):
+        asked = await approvals.ask(
+            tx, project, what="grant", permission=permission, words=said, amount=words.amount, by=who.subject
+        )
+        response.status_code = 202
+        return ApprovalView.of(asked)
+    allocation = await grants.grant(
         tx,
         project,
         words.resource,
@@ -152,18 +173,29 @@ async def grant_allocation(project_id: ProjectId, words: Grant, tx: Tx, who: Who
         pool=words.pool,
         starts_at=words.starts_at,
         ends_at=words.ends_at,
+        unit=words.unit,
         reason=words.reason,
         by=who.subject,
+        terms=grants.Terms(
+            mode=words.mode,
+            policy_version=words.policy_version,
+            pool_id=words.pool_id,
+            earmark=words.earmark,
+            use_or_lose=words.use_or_lose,
+            inference_cap_pct=words.inference_cap_pct,
+        ),
     )
     response.headers["location"] = f"/v1/allocations/{allocation.id}"
+    set_etag(response, 0)
     return AllocationView.of(await reads.get_standing(tx, allocation.id))
 
 
 @router.get("/allocations/{allocation_id}", summary="One allocation", tags=["allocations"])
-async def get_allocation(allocation_id: AllocationId, tx: Tx, who: Who) -> AllocationView:
-    """Its balances at this moment."""
+async def get_allocation(allocation_id: AllocationId, tx: Tx, who: Who, response: Response) -> AllocationView:
+    """Its balances at this moment, and the ETag that a top-up or an extension must name."""
     found = await reads.get_standing(tx, allocation_id)
     who.must("allocation.read", project=found.project_id, factory=found.factory_id)
+    set_etag(response, found.revision)
     return AllocationView.of(found)
 
 

@@ -10,11 +10,15 @@ from aifn_events.vocabulary import AllocationId, JobId, MachineId, ProjectId, Re
 
 _STANDING = """
 SELECT a.number, a.id, a.project_id, p.factory_id, a.award_id, a.resource, a.pool, a.starts_at, a.ends_at, a.reason,
-    a.granted_by, a.granted_at, a.granted, a.available, a.held, a.charged, a.overrun, r.unit, r.units_per_node,
-    r.devices_per_node, r.gpus_per_node
-FROM allocation a JOIN project p ON p.id = a.project_id LEFT JOIN resource r ON r.id = a.resource"""
+    a.granted_by, a.granted_at, a.granted, a.available, a.held, a.charged, a.overrun,
+    coalesce(r.unit, o.unit) AS unit, r.units_per_node,
+    r.devices_per_node, r.gpus_per_node, a.pool_id, a.mode, a.policy_version, a.use_or_lose, a.expired, a.returned,
+    a.revision
+FROM allocation a JOIN project p ON p.id = a.project_id LEFT JOIN resource r ON r.id = a.resource
+LEFT JOIN other_resource o ON o.id = a.resource"""
 _STANDINGS_OF = f"{_STANDING} WHERE a.project_id = $1 AND a.number > $2 ORDER BY a.number LIMIT $3"
 _STANDING_BY_ID = f"{_STANDING} WHERE a.id = $1"
+_STANDINGS_BY_NUMBER = f"{_STANDING} WHERE a.number = ANY($1::bigint[]) ORDER BY a.number"
 
 _TRANSFERS = """
 SELECT t.id, t.kind, s.role AS source, d.role AS target, t.resource, t.amount, t.job_id, t.recorded_at,
@@ -85,10 +89,16 @@ WITH standing AS (
 ), posted AS (
     SELECT account_id, sum(amount) AS amount FROM posting GROUP BY account_id
 ), granted AS (
-    SELECT allocation_number AS number, sum(amount) AS amount FROM ledger_transfer WHERE kind = 'grant' GROUP BY 1
+    SELECT allocation_number AS number,
+        sum(CASE kind WHEN 'grant' THEN amount WHEN 'correction' THEN amount WHEN 'expiry' THEN -amount END) AS amount
+    FROM ledger_transfer
+    WHERE kind IN ('grant', 'correction', 'expiry') AND allocation_number <> 0 GROUP BY 1
 ), used AS (
     SELECT c.allocation_number AS number, sum(c.amount) AS amount
-    FROM current_usage u JOIN usage_charge c ON c.usage_number = u.number GROUP BY 1
+    FROM (
+        SELECT c.allocation_number, c.amount FROM current_usage u JOIN usage_charge c ON c.usage_number = u.number
+        UNION ALL SELECT allocation_number, amount FROM settlement WHERE side = 'home'
+    ) c GROUP BY 1
 ), drawn AS (
     SELECT u.job_id, c.allocation_number, sum(c.amount) AS amount
     FROM current_usage u JOIN usage_charge c ON c.usage_number = u.number GROUP BY 1, 2
@@ -112,7 +122,7 @@ WITH standing AS (
         LEFT JOIN posted p ON p.account_id = v.account_id
     ) balances GROUP BY role, resource
     UNION ALL
-    SELECT 'granted is the sum of grants', s.resource, sum(s.granted), sum(coalesce(g.amount, 0)),
+    SELECT 'granted is the sum of grants, less what expired', s.resource, sum(s.granted), sum(coalesce(g.amount, 0)),
         count(*) FILTER (WHERE s.granted <> coalesce(g.amount, 0))
     FROM standing s LEFT JOIN granted g USING (number) GROUP BY s.resource
     UNION ALL
@@ -125,6 +135,10 @@ WITH standing AS (
         count(*) FILTER (WHERE s.charged <> coalesce(u.amount, 0))
     FROM standing s LEFT JOIN used u USING (number) GROUP BY s.resource
     UNION ALL
+    SELECT 'a pool has what came in and was not passed on', w.resource, sum(w.available), sum(coalesce(p.amount, 0)),
+        count(*) FILTER (WHERE w.available <> coalesce(p.amount, 0) OR w.available < 0)
+    FROM pool w LEFT JOIN posted p ON p.account_id = w.account GROUP BY w.resource
+    UNION ALL
     SELECT 'held is the sum of what jobs hold', s.resource, sum(coalesce(h.amount, 0)), sum(s.held),
         count(*) FILTER (WHERE s.held <> coalesce(h.amount, 0))
     FROM standing s LEFT JOIN set_aside h USING (number) GROUP BY s.resource
@@ -134,7 +148,7 @@ SELECT name, resource, expected, found, differing FROM compared ORDER BY name, r
 
 @dataclass(frozen=True)
 class Standing:
-    """An allocation as its owner sees it; the last four are None while the machine is not known."""
+    """An allocation as its owner sees it; its size and unit are None while the machine is not known."""
 
     number: int
     id: AllocationId
@@ -157,6 +171,13 @@ class Standing:
     units_per_node: int | None
     devices_per_node: int | None
     gpus_per_node: int | None
+    pool_id: str | None
+    mode: str | None
+    policy_version: str | None
+    use_or_lose: str | None
+    expired: int
+    returned: int
+    revision: int
 
 
 @dataclass(frozen=True)
@@ -256,6 +277,11 @@ class Check:
 async def list_standings(tx: Transaction, project_id: ProjectId, *, after: int, limit: int) -> list[Standing]:
     """A project's allocations in the order they were opened."""
     return [Standing(**row) for row in await tx.fetch(_STANDINGS_OF, project_id, after, limit)]
+
+
+async def standings(tx: Transaction, numbers: Iterable[int]) -> list[Standing]:
+    """Some allocations, in the order in which they were opened."""
+    return [Standing(**row) for row in await tx.fetch(_STANDINGS_BY_NUMBER, list(numbers))]
 
 
 async def get_standing(tx: Transaction, allocation_id: AllocationId) -> Standing:
