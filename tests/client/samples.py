@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from aifn_accounting.app import service as accounting
-from aifn_client import models
+from aifn_client import models, period_models
 from aifn_common.service import describe_api
 from aifn_datalab.app import service as datalab
 from aifn_registry.app import service as registry
@@ -30,6 +30,13 @@ WHERE: dict[type[models.View], tuple[str, str, str]] = {
     models.Transfer: ("accounting", "get", "/v1/allocations/{allocation_id}/statement"),
     models.UsageEvent: ("accounting", "get", "/v1/usage-events"),
     models.JobCharges: ("accounting", "get", "/v1/jobs/{job_id}/charges"),
+    period_models.RateCard: ("accounting", "get", "/v1/rate-cards"),
+    period_models.Quote: ("accounting", "post", "/v1/rate-cards/quote"),
+    period_models.Period: ("accounting", "get", "/v1/periods"),
+    period_models.MonthTotal: ("accounting", "get", "/v1/periods/{month}/totals"),
+    period_models.LinkedEntry: ("accounting", "get", "/v1/periods/{month}/entries"),
+    period_models.PeriodCheck: ("accounting", "get", "/v1/periods/{month}/verify"),
+    period_models.Gap: ("accounting", "get", "/v1/gaps"),
     models.Verification: ("accounting", "get", "/v1/ledger/verify"),
     models.Dataset: ("datalab", "get", "/v1/datasets/{dataset_id}"),
     models.AccessRequest: ("datalab", "get", "/v1/access-requests/{request_id}"),

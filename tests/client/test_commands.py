@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from aifn_client import models
+from aifn_client import models, period_models
 from aifn_client.context import Context
 from aifn_client.main import app
 from typer.main import get_command
@@ -40,6 +40,12 @@ LISTS = [
     ("job list", "scheduler/v1/jobs", models.Job),
     ("project list", "accounting/v1/projects", models.Project),
     ("project balance aif-1", "accounting/v1/projects/aif-1/allocations", models.Allocation),
+    ("period list", "accounting/v1/periods", period_models.Period),
+    ("period totals 2026-10", "accounting/v1/periods/2026-10/totals", period_models.MonthTotal),
+    ("period entries 2026-10", "accounting/v1/periods/2026-10/entries", period_models.LinkedEntry),
+    ("period verify 2026-10", "accounting/v1/periods/2026-10/verify", period_models.PeriodCheck),
+    ("rate list", "accounting/v1/rate-cards", period_models.RateCard),
+    ("gap list", "accounting/v1/gaps", period_models.Gap),
     ("ledger statement alloc-1", "accounting/v1/allocations/alloc-1/statement", models.Transfer),
     ("dataset list", "datalab/v1/datasets", models.Dataset),
     ("access list", "datalab/v1/access-requests", models.AccessRequest),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from aifn_client.commands import access, accounting, datalab, jobs, operations, registry, sign_in, skills
+from aifn_client.commands import access, accounting, datalab, jobs, operations, periods, registry, sign_in, skills
 from aifn_client.plugins import CommandsAndPlugins
 
 app = typer.Typer(
@@ -50,6 +50,9 @@ for group in (
     skills.suggestions,
     accounting.events,
     accounting.ledger,
+    periods.periods,
+    periods.rates,
+    periods.gaps,
     operations.dead_letters,
 ):
     app.add_typer(group)

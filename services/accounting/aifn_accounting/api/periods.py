@@ -106,10 +106,12 @@ async def quote_rate(words: QuoteWords, tx: Tx, who: Who) -> QuoteView:
 
 
 @router.get("/periods", summary="The months of the books", tags=["periods"])
-async def list_periods(tx: Tx, who: Who, settings: Settings) -> Page[PeriodView]:
-    """From the first with usage to the present one, oldest first; all on one page."""
+async def list_periods(tx: Tx, who: Who, page: Paging, settings: Settings) -> Page[PeriodView]:
+    """From the first with usage to the present one, oldest first."""
     who.must("period.read", factory=settings.factory)
-    return Page(items=[PeriodView.of(one) for one in await periods.list_months(tx)], next=None)
+    months = [PeriodView.of(one) for one in await periods.list_months(tx)]
+    found = [one for one in months if page.after is None or one.month > page.after]
+    return make_page(found[: page.limit + 1], page.limit, lambda view: view.month)
 
 
 @router.post("/periods/{month}/close", summary="Close a month", tags=["periods"])
@@ -169,11 +171,16 @@ async def list_period_entries(
 
 
 @router.get("/periods/{month}/verify", summary="Whether a closed month and its entries hold", tags=["periods"])
-async def verify_period(month: MonthInPath, tx: Tx, who: Who, settings: Settings) -> Page[PeriodCheckView]:
-    """Counts the month anew from its usage records; it reads all of them. All allocations on one page."""
+async def verify_period(
+    month: MonthInPath, tx: Tx, who: Who, page: Paging, settings: Settings
+) -> Page[PeriodCheckView]:
+    """Counts the month anew from its usage records; it reads all of them. By allocation."""
     who.must("ledger.verify", factory=settings.factory)
-    found = await periods.verify_period(tx, read_month(month))
-    return Page(items=[PeriodCheckView.of(one) for one in found], next=None)
+    after = _number(page.after)
+    checked = await periods.verify_period(tx, read_month(month))
+    found = [one for one in checked if one.total.allocation_number > after][: page.limit + 1]
+    shown = make_page(found, page.limit, lambda one: str(one.total.allocation_number))
+    return Page(items=[PeriodCheckView.of(one) for one in shown.items], next=shown.next)
 
 
 # Gaps
