@@ -95,7 +95,7 @@ def _misnamed(words: list[str], options: list[str]) -> str | None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=_name)
 def test_every_aifn_command_that_is_named_exists_with_its_options(path: Path) -> None:
     lines = [line.partition("#")[0] for line in _code(path).splitlines()]
-    named = [match for line in lines if (match := re.match(r"aifn((?: [a-z]+)+|(?= --))(.*)", line))]
+    named = [match for line in lines if (match := re.match(r"aifn((?: [a-z]+(?:-[a-z]+)*)+|(?= --))(.*)", line))]
     wrong = [(line[0], _misnamed(line[1].split(), re.findall(r"--[a-z-]+", line[2]))) for line in named]
     assert not [(line, what) for line, what in wrong if what is not None]
 
@@ -157,12 +157,11 @@ def test_what_is_told_to_the_world_only_is_what_no_service_hears() -> None:
     }
 
 
-def test_decisions_are_numbered_without_gaps_and_listed_with_their_titles() -> None:
+def test_decisions_are_numbered_and_listed_in_order_with_their_titles() -> None:
     listed = re.findall(r"^\| (\d+) \| \[(.+?)\]\((.+?)\) \|$", (ADRS / "README.md").read_text(), flags=re.MULTILINE)
     found = []
-    for number, path in enumerate(sorted(ADRS.glob("[0-9]*.md")), start=1):
-        heading = path.read_text(encoding="utf-8").splitlines()[0]
-        assert path.name.startswith(f"{number:04d}-")
+    for path in sorted(ADRS.glob("[0-9]*.md")):
+        heading, number = path.read_text(encoding="utf-8").splitlines()[0], int(path.name[:4])
         assert heading.startswith(f"# {number}. ")
         found.append((str(number), heading.partition(". ")[2], path.name))
     assert listed == found

@@ -8,6 +8,7 @@ import typer
 from aifn_common.service import describe_api
 from aifn_common.settings import ServiceSettings
 from aifn_events import publish
+from aifn_fedgate.settings import FedgateSettings
 from pydantic_core import PydanticUndefined
 
 from aifn_local.factory import API_SERVICES, service_of
@@ -28,6 +29,8 @@ def settings_table() -> str:
         own = _rows(settings, skip=set(ServiceSettings.model_fields))
         if len(own) > 2:
             lines += ["", f"## {room}", "", *own]
+    gate = _rows(FedgateSettings, skip=set(ServiceSettings.model_fields) - {"factory"})
+    lines += ["", "## fedgate", "", "The gate to other members, see [federation.md](federation.md).", "", *gate]
     return "\n".join(lines) + "\n"
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from aifn_events.access import AllocationOpened, ApplicationDecided, AwardGranted, ProjectDescribed
 from aifn_events.base import Event
 from aifn_events.datalab import DatasetAccessDecided, DatasetDescribed
+from aifn_events.federation import IN_KINDS, STREAMS, FederationAlarmRaised
 from aifn_events.placement import (
     BudgetHeld,
     BudgetRefused,
@@ -31,13 +32,17 @@ DAY_MS = 86_400_000
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic. `keep` is a number of days, or `latest` for the last message of every key (compacted)."""
+    """One topic. `keep` is a number of days, or `latest` for the last message of every key (compacted).
+
+    `exported` names the stream on which the gate tells the fact to other members.
+    """
 
     event: type[Event]
     producer: Service
     consumers: tuple[Service, ...]
     keep: int | Literal["latest"]
     partitions: int = 3
+    exported: str | None = None
 
     @property
     def name(self) -> str:
@@ -57,11 +62,17 @@ class Topic:
 
 
 TOPICS: tuple[Topic, ...] = (
-    Topic(FactoryDescribed, "registry", (), keep="latest"),
-    Topic(MachineDescribed, "registry", ("scheduler", "accounting", "datalab", "skills", "siteagent"), keep="latest"),
-    Topic(CapacityReported, "siteagent", ("registry", "scheduler"), keep=7),
+    Topic(FactoryDescribed, "registry", (), keep="latest", exported="knowledge"),
+    Topic(
+        MachineDescribed,
+        "registry",
+        ("scheduler", "accounting", "datalab", "skills", "siteagent"),
+        keep="latest",
+        exported="capacity",
+    ),
+    Topic(CapacityReported, "siteagent", ("registry", "scheduler"), keep=7, exported="capacity"),
     Topic(ApplicationDecided, "scheduler", (), keep=14),
-    Topic(AwardGranted, "scheduler", ("accounting", "skills"), keep=14),
+    Topic(AwardGranted, "scheduler", ("accounting", "skills"), keep=14, exported="award"),
     Topic(ProjectDescribed, "accounting", ("scheduler", "datalab", "skills"), keep="latest"),
     Topic(AllocationOpened, "accounting", ("scheduler", "datalab"), keep=14),
     Topic(AllocationChanged, "accounting", ("scheduler", "datalab"), keep=14),
@@ -81,11 +92,16 @@ TOPICS: tuple[Topic, ...] = (
     Topic(UsageDayStated, "siteagent", ("accounting",), keep=14),
     Topic(UsageGapChanged, "accounting", (), keep=14),
     Topic(PeriodClosed, "accounting", (), keep=14),
-    Topic(UsageCharged, "accounting", (), keep=14, partitions=12),
-    Topic(DatasetDescribed, "datalab", (), keep="latest"),
+    Topic(UsageCharged, "accounting", (), keep=14, partitions=12, exported="usage"),
+    Topic(DatasetDescribed, "datalab", (), keep="latest", exported="catalogue"),
     Topic(DatasetAccessDecided, "datalab", (), keep=14),
-    Topic(SessionScheduled, "skills", (), keep="latest"),
+    Topic(SessionScheduled, "skills", (), keep="latest", exported="skills"),
     Topic(CourseSuggested, "skills", (), keep=14),
+    Topic(FederationAlarmRaised, "registry", (), keep=90),
+    *(
+        Topic(kind, "registry", () if STREAMS[name].sealed else ("registry",), keep=35)
+        for name, kind in IN_KINDS.items()
+    ),
 )
 
 BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}

@@ -1,11 +1,12 @@
-"""What the registry hears: capacity reports of the sites."""
+"""What the registry hears: capacity reports of the sites, and what the gate has verified of other members."""
 
 from aifn_common.database import Transaction
 from aifn_common.inbox import deliver_once
 from aifn_common.kafka import Db, Subscriptions
+from aifn_events.federation import IN_KINDS, PeerFact
 from aifn_events.registry import CapacityReported
 
-from aifn_registry import actions
+from aifn_registry import actions, peer_store
 from aifn_registry.settings import RegistrySettings
 
 hears = Subscriptions("registry")
@@ -19,3 +20,18 @@ async def on_capacity_reported(event: CapacityReported, db: Db, settings: Regist
         await actions.remember_capacity(tx, event, may_be_ahead=settings.capacity_ahead)
 
     await deliver_once(db, event, remember)
+
+
+def _hear_peers(stream: str, kind: type[PeerFact]) -> None:
+    async def remember(tx: Transaction, event: PeerFact) -> None:
+        await peer_store.put(tx, stream, event)
+
+    async def on_peer_fact(event: PeerFact, db: Db) -> None:
+        """Another member has told something."""
+        await deliver_once(db, event, remember)
+
+    hears(kind)(on_peer_fact)
+
+
+for name in ("capacity", "catalogue", "skills", "knowledge", "access", "usage", "usage-summary"):
+    _hear_peers(name, IN_KINDS[name])

@@ -1,0 +1,79 @@
+"""Mirrored topics on the member's own broker: what the relays brought of the other members' streams."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Sequence
+
+from aifn_common.broker import connection_of
+from aifn_common.database import CONNECTION_FAULTS, Database
+from aifn_events.federation import STREAMS
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka.errors import KafkaError
+
+from aifn_fedgate.actions.receive import take_in
+from aifn_fedgate.domain.gate import Arrival
+from aifn_fedgate.door import Door
+
+log = logging.getLogger(__name__)
+GROUP = "fedgate-mirrored"
+AT_ONCE = 300
+_STREAMS = "|".join(re.escape(name) for name in STREAMS)
+
+
+def pattern_of(relays: Sequence[str]) -> str:
+    """Which topics are mirrored journals.
+
+    >>> bool(re.match(pattern_of(["relay-a"]), "relay-a.bsc-aif.aifn-out-capacity-v1"))
+    True
+    >>> bool(re.match(pattern_of(["relay-a"]), "relay-a.bsc-aif.aifn-out-capacity-state-v1"))
+    False
+    """
+    names = "|".join(re.escape(relay) for relay in relays)
+    return rf"^({names})\.([a-z0-9-]{{2,20}})\.aifn-out-({_STREAMS})-v1$"
+
+
+def arrival_of(record: ConsumerRecord, pattern: re.Pattern[str]) -> Arrival:
+    """A record as it came; whose it claims to be says its topic."""
+    found = pattern.match(record.topic)
+    assert found is not None, "only topics of the pattern are read"
+    relay, origin, stream = found.groups()
+    return Arrival(record.value, origin, stream, record.key, via=f"{relay}/{record.partition}/{record.offset}")
+
+
+async def hear(db: Database, door: Door) -> None:
+    """Take in mirrored topics for ever. A broker or database that is away is waited for."""
+    while True:
+        try:
+            await _hear(db, door)
+        except (KafkaError, *CONNECTION_FAULTS) as fault:
+            log.warning("mirrored topics wait: %r", fault)
+        await asyncio.sleep(1)
+
+
+async def _hear(db: Database, door: Door) -> None:
+    pattern = re.compile(pattern_of(door.settings.relays))
+    consumer = AIOKafkaConsumer(
+        **connection_of(door.settings),
+        group_id=GROUP,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        metadata_max_age_ms=3_000,
+        session_timeout_ms=10_000,
+        max_poll_interval_ms=600_000,
+        fetch_max_wait_ms=50,
+    )
+    consumer.subscribe(pattern=pattern.pattern)
+    await consumer.start()
+    try:
+        while True:
+            # Nobody is trusted yet: what came stays where it is.
+            while door.trust is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+            found = await consumer.getmany(timeout_ms=200, max_records=AT_ONCE)
+            arrivals = [arrival_of(record, pattern) for records in found.values() for record in records]
+            if arrivals:
+                await take_in(db, door, arrivals)
+                await consumer.commit()
+    finally:
+        await consumer.stop()
