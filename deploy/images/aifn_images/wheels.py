@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.markers import Marker
+
 from aifn_images.tools import BUILD, ROOT, ImageError, fresh_folder, run
 
 UV = ".tools/bin/uv"
@@ -21,12 +23,13 @@ _GLIBC = [f"manylinux_2_{minor}" for minor in range(36, 4, -1)] + ["manylinux201
 
 @dataclass(frozen=True)
 class Requirement:
-    """One locked package; `lines` as the lock file says it, with every hash that may arrive."""
+    """One locked package, and for which machines (`marker`); `lines` as the lock file says it, with every hash."""
 
     name: str
     version: str
     hashes: frozenset[str]
     lines: str
+    marker: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,19 @@ class Target:
         return ["--python-version", self.python, "--implementation=cp", f"--abi={abi}", "--abi=abi3", "--abi=none",
                 *platforms, "--platform=any"]  # fmt: skip
 
+    def wants(self, requirement: Requirement) -> bool:
+        """Whether a requirement is for this target at all.
 
-_START = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)")
+        >>> Target("3.11", "x86_64").wants(Requirement("colorama", "1", frozenset(), "", "sys_platform == 'win32'"))
+        False
+        """
+        environment = {"python_version": self.python, "python_full_version": f"{self.python}.0", "os_name": "posix",
+                       "platform_machine": self.machine, "sys_platform": "linux", "platform_system": "Linux",
+                       "implementation_name": "cpython", "platform_python_implementation": "CPython"}  # fmt: skip
+        return not requirement.marker or Marker(requirement.marker).evaluate(environment)
+
+
+_START = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)(?: *; *([^\\]+))?")
 
 
 def requirements(text: str) -> list[Requirement]:
@@ -71,18 +85,18 @@ def _requirement(block: Sequence[str]) -> Requirement:
     assert start is not None
     text = "\n".join(block)
     hashes = frozenset(re.findall(r"--hash=sha256:([0-9a-f]+)", text))
-    return Requirement(start[1], start[2], hashes, text.rstrip(" \\"))
+    return Requirement(start[1], start[2], hashes, text.rstrip(" \\"), (start[3] or "").strip())
 
 
-def locked(*selection: str) -> list[Requirement]:
+def locked(target: Target, *selection: str) -> list[Requirement]:
     """What uv.lock says for a selection such as `--package aifn-accounting`, without our own packages."""
     command = [UV, "export", "--quiet", "--frozen", "--no-emit-workspace", *selection]
-    return requirements(run(command, env={"UV_FIND_LINKS": ""}))
+    return [one for one in requirements(run(command, env={"UV_FIND_LINKS": ""})) if target.wants(one)]
 
 
-def locked_for(package: str) -> list[Requirement]:
+def locked_for(package: str, target: Target) -> list[Requirement]:
     """What one of our packages needs at run time."""
-    return locked("--no-dev", "--package", package)
+    return locked(target, "--no-dev", "--package", package)
 
 
 def fetch(wanted: Iterable[Requirement], target: Target) -> dict[str, Path]:

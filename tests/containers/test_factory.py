@@ -1,0 +1,141 @@
+"""The demo's story in containers, and what happens to it when containers die, restart and are replaced."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import asyncpg
+import pytest
+from aifn_events.access import AwardGranted
+from aifn_local import story
+from aifn_local.invariants import Check
+from aifn_local.people import Refused
+
+from tests.containers.load import small_workload, under_load, weather
+from tests.containers.world import World
+from tests.support.engine import wait_for_kafka
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(400)]
+
+_WAITS_IN_USAGE = """
+SELECT count(*) FROM pg_locks w JOIN pg_locks h ON h.pid = w.pid AND h.granted AND h.mode = 'RowExclusiveLock'
+WHERE NOT w.granted AND w.relation = 'ledger_transfer'::regclass AND h.relation = 'usage_record'::regclass"""
+
+
+def broken(checks: list[Check]) -> list[str]:
+    assert len(checks) >= 9
+    return [f"{one.statement}: {one.numbers}" for one in checks if not one.holds]
+
+
+async def test_the_demos_story_is_told_by_services_in_containers(told_time: World) -> None:
+    world = told_time
+    firms = story.ventures(small_workload(20), seed=1)
+    access_manager = await world.person("access-manager")
+    await story.wait_for_partitions(access_manager)
+    pis = {}
+    for firm in firms:
+        pi = await world.person("applicant", f"pi-{firm.group}")
+        await story.get_award(firm, pi, access_manager)
+        pis[firm.project] = pi
+    firm, pi = firms[-1], pis[firms[-1].project]
+    assert (await story.try_as_university(await world.person("applicant", "pi-university")))["state"] == "refused"
+    access = await story.broker_data(await world.person("data-steward"), pi, firm.project)
+    assert [answer["state"] for answer in access] == ["granted", "granted"]
+    suggested = await story.suggestions(pi, firm.project)
+    assert {one["cause"]["topic"] for one in suggested} == {AwardGranted.topic}
+    assert (await story.book_seat(pi, "rocm-porting"))["course_id"] == "rocm-porting"
+
+    answers: list[Mapping[str, Any] | Refused] = []
+    wishes = story.wishes(firms)
+    await story.submit(wishes, pis, max(1, wishes[-1].second // 4), answers.append)
+    assert [answer for answer in answers if isinstance(answer, Refused)] == []
+    world.submitted += len(answers)
+
+    assert broken(await world.at_rest()) == []
+    jobs = await (await world.person("auditor")).pages("scheduler", "/v1/jobs")
+    assert {job["state"] for job in jobs} == {"closed"}
+    assert len(jobs) >= 20
+
+
+async def test_a_container_killed_in_the_middle_of_a_batch_loses_and_doubles_nothing(
+    told_time: World, figure: list[str]
+) -> None:
+    world = told_time
+    await weather(world)
+    ledger = await asyncpg.connect(world.factory.admin_url.rpartition("/")[0] + "/accounting")
+    try:
+        async with under_load(world):
+            async with ledger.transaction():
+                # A batch that has written its records must wait for the ledger: that is its middle.
+                await ledger.execute("LOCK TABLE ledger_transfer IN SHARE MODE")
+                await until(lambda: _some(ledger, _WAITS_IN_USAGE), seconds=60, what="a batch is half written")
+                await asyncio.to_thread(world.boxes["accounting-worker"].kill)
+            seconds = await world.again("accounting-worker")
+            figure.append(f"accounting-worker killed in mid-batch: serves again {seconds:.1f} s after it is started")
+        assert broken(await world.at_rest()) == []
+    finally:
+        await ledger.close()
+
+
+async def _some(connection: asyncpg.Connection, statement: str) -> bool:
+    return bool(await connection.fetchval(statement))
+
+
+async def test_each_kind_of_container_may_be_killed_and_serves_again(told_time: World, figure: list[str]) -> None:
+    world = told_time
+    kinds = ("scheduler-worker", "scheduler-api", "siteagent-lumi", "datalab-worker", "registry-api")
+    async with under_load(world):
+        for name in kinds:
+            await asyncio.to_thread(world.boxes[name].kill)
+            figure.append(f"{name} killed: serves again {await world.again(name):.1f} s after it is started")
+        await asyncio.to_thread(world.postgres.kill)
+        began = time.monotonic()
+        await asyncio.to_thread(world.postgres.again)
+        await asyncio.gather(*(world.ready(name) for name in world.boxes if name != "issuer"))
+        figure.append(
+            f"postgres killed: all {len(world.boxes) - 1} services ready {time.monotonic() - began:.1f} s later"
+        )
+    assert broken(await world.at_rest()) == []
+
+
+async def test_a_broker_container_killed_and_started_again_loses_and_doubles_nothing(
+    told_time: World, figure: list[str]
+) -> None:
+    world = told_time
+    async with under_load(world):
+        await asyncio.sleep(1)
+        await asyncio.to_thread(world.kafka.kill)
+        await asyncio.sleep(1)
+        before = world.submitted
+        began = time.monotonic()
+        await asyncio.to_thread(world.kafka.again)
+        await asyncio.to_thread(wait_for_kafka, world.kafka, times=2)
+        started = time.monotonic() - began
+        await until(lambda: _closed_some(world, before), seconds=90, what="jobs submitted afterwards come to their end")
+        figure.append(f"broker killed: started {started:.1f} s, jobs end again {time.monotonic() - began:.1f} s later")
+    assert broken(await world.at_rest()) == []
+
+
+async def _closed_some(world: World, submitted: int) -> bool:
+    counts = await world.tables.job_counts()
+    return counts["completed"] > submitted
+
+
+async def test_workers_replaced_under_load_lose_and_double_nothing(told_time: World, figure: list[str]) -> None:
+    world = told_time
+    async with under_load(world):
+        for name in ("accounting-worker", "scheduler-worker"):
+            fresh = f"{name}-new"
+            began = time.monotonic()
+            await asyncio.to_thread(world.start, world.program(name), fresh, AIFN_INSTANCE=f"{name}-1")
+            await world.ready(fresh)
+            old = world.boxes.pop(name)
+            # Both work together for a moment, then the old one is told to stop.
+            await asyncio.sleep(1)
+            status = await asyncio.to_thread(old.end)
+            assert status == 0, old.words()[-2000:]
+            await asyncio.to_thread(old.stop)
+            figure.append(f"{name} replaced under load in {time.monotonic() - began:.1f} s, the old one drained")
+    assert broken(await world.at_rest()) == []
