@@ -6,6 +6,7 @@ UV := .tools/bin/uv
 PY := .venv/bin/python
 RUN := .venv/bin
 NAME ?=
+OFFLINE ?=
 export UV_PYTHON_DOWNLOADS = never
 export UV_NO_PROGRESS = 1
 
@@ -40,13 +41,19 @@ test: setup ## all tests (pytest); starts the broker and the database it needs
 check: setup ## ruff, mypy, import rules, doctests, generated files current
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
-	@$(RUN)/mypy libs services deploy/local tests benchmarks
+	@$(RUN)/mypy libs services deploy/local deploy/images tests benchmarks
 	@$(RUN)/lint-imports
-	@$(PY) -m pytest --doctest-modules libs services deploy/local
+	@$(PY) -m pytest --doctest-modules libs services deploy/local deploy/images
 	@$(RUN)/aifn schemas --check
 
 schemas: setup ## write what is generated: JSON Schemas, AsyncAPI, OpenAPI, docs/topics.md
 	@$(RUN)/aifn schemas
+
+images: setup ## one image for each service; OFFLINE=1 needs no registry; some with NAME="registry skills"
+	@OFFLINE=$(OFFLINE) PYTHONPATH=deploy/images $(PY) -m aifn_images $(NAME)
+
+test-containers: setup ## a factory in containers, on the images of `make images`; needs a Docker engine
+	@$(PY) -m pytest -m containers -rs tests/containers
 
 bench: setup ## measure, print a table, write build/bench/<name>.json; one with NAME=usage
 	@$(PY) -m benchmarks $(NAME)
