@@ -10,7 +10,7 @@ OFFLINE ?=
 export UV_PYTHON_DOWNLOADS = never
 export UV_NO_PROGRESS = 1
 
-.PHONY: help setup demo up down test check schemas bench fmt clean
+.PHONY: help setup demo up down test check schemas images test-containers bench fmt clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS='	' read -r name what; do printf '  %-10s %s\n' "$$name" "$$what"; done
