@@ -5,6 +5,7 @@ from typing import Any
 
 from aifn_common.topics import DEAD_LETTER_DAYS
 from aifn_events.catalog import TOPICS, Topic
+from aifn_fedgate.topics import wanted as signed_topics
 
 from aifn_k8s.workloads import GATE, MACHINE_SERVICE, heard_by, said_by, workloads
 from aifn_k8s.yaml_text import Inline
@@ -23,6 +24,7 @@ def topics() -> list[dict[str, Any]]:
         found.append(_topic(topic.name, topic.partitions, topic.settings()))
         dead = {"cleanup.policy": "delete", "retention.ms": str(DEAD_LETTER_DAYS * DAY_MS)}
         found.append(_topic(topic.dead_name, 1, dead))
+    found += [_topic(new.name, new.num_partitions, new.topic_configs) for new in signed_topics(3)]
     return found
 
 
@@ -78,7 +80,9 @@ def rights(service: str, topics: Iterable[Topic] = TOPICS) -> list[dict[str, Any
 
 def gate_rights() -> list[dict[str, Any]]:
     """The gate's: what is exported in, what is signed out, and it alone reads what the mirrors bring."""
-    found = [rule("topic", topic.name, "Read", "Describe") for topic in TOPICS if topic.exported]
+    exported = [topic for topic in TOPICS if topic.exported]
+    found = [rule("topic", topic.name, "Read", "Describe") for topic in exported]
+    found += [rule("topic", topic.dead_name, "Write", "Describe") for topic in exported]
     found += [rule("topic", f"{relay}.", "Read", "Describe", prefix=True) for relay in RELAYS]
     found.append(rule("topic", "aifn-out-", "Read", "Write", "Describe", prefix=True))
     found.append(rule("topic", "aifn-in-", "Write", "Describe", prefix=True))
@@ -89,15 +93,12 @@ def gate_rights() -> list[dict[str, Any]]:
 
 def mirror_rights() -> dict[str, list[dict[str, Any]]]:
     """The mirrors', one principal for each direction: out reads what is signed, in writes what is mirrored."""
-    inward = [
-        rule("topic", f"{relay}.", "Read", "Write", "Create", "Describe", "DescribeConfigs", prefix=True)
-        for relay in RELAYS
-    ]
-    inward += [
-        rule("topic", "mirror-in-", "Read", "Write", "Create", "Describe", "DescribeConfigs", prefix=True),
-        rule("group", "mirror-in", "Read", "Describe", prefix=True),
-        _cluster_rule("Describe"),
-    ]
+    # What is our own never comes back: `member` is put in from the site.
+    inward = [rule("topic", f"{relay}.member.", "All", prefix=True, deny=True) for relay in RELAYS]
+    own = [f"{relay}." for relay in RELAYS] + ["mirror-in-"]
+    use = ("Read", "Write", "Create", "Describe", "DescribeConfigs")
+    inward += [rule("topic", name, *use, prefix=True) for name in own]
+    inward += [rule("group", "mirror-in", "Read", "Describe", prefix=True), _cluster_rule("Describe")]
     outward = [
         rule("topic", "aifn-out-", "Read", "Describe", "DescribeConfigs", prefix=True),
         _cluster_rule("Describe"),
@@ -117,4 +118,20 @@ def users() -> list[dict[str, Any]]:
         rule("group", "outside-reader-", "Read", "Describe", prefix=True),
     ]
     found.append(user("outside-reader", outside, quotas={"consumerByteRate": 1_048_576, "requestPercentage": 10}))
+    return found
+
+
+def relay_users(members: Iterable[str]) -> list[dict[str, Any]]:
+    """The principals of a relay: a member writes what begins with its own name, and reads what all have signed."""
+    found = []
+    for name in members:
+        own = ("Read", "Write", "Create", "Describe", "DescribeConfigs")
+        rules = [
+            rule("topic", f"{name}.", *own, prefix=True),
+            rule("group", f"{name}.", "Read", "Describe", prefix=True),
+            rule("topic", "*", "Read", "Describe", "DescribeConfigs"),
+            _cluster_rule("Describe"),
+        ]
+        quotas = {"producerByteRate": 2_097_152, "consumerByteRate": 20_971_520, "requestPercentage": 20}
+        found.append(user(name, rules, quotas=quotas))
     return found

@@ -16,7 +16,7 @@ OBJECT_STORE_ADDRESS = "192.0.2.2/32"
 
 
 def overlays() -> dict[str, str]:
-    """Path below deploy/k8s and text of every file of every member's overlay."""
+    """Path below deploy/k8s and text of every file of the overlays: members, templates, relays."""
     found: dict[str, str] = {}
     for member in (*members(), *TEMPLATES):
         folder = f"overlays/{member.name}"
@@ -24,6 +24,12 @@ def overlays() -> dict[str, str]:
         found[f"{folder}/site/kustomization.yaml"] = _site(member)
         for machine in member.machines:
             found[f"{folder}/agent-{machine}/kustomization.yaml"] = _agent(machine)
+    factories = [member.name for member in members() if member.is_factory]
+    found["platform/relay/users.yaml"] = to_yaml(broker.relay_users(factories))
+    for relay in broker.RELAYS:
+        found[f"overlays/{relay}/kustomization.yaml"] = GENERATED + template("relay").substitute(
+            relay=relay, domain=DOMAIN
+        )
     return found
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from aifn_common.service import Service
 from aifn_common.settings import ServiceSettings
 from aifn_events.catalog import TOPICS, Topic
+from aifn_fedgate.settings import FedgateSettings
 from aifn_local.factory import service_of
 from aifn_local.fleet import ROOMS
 
@@ -66,3 +67,8 @@ def speaker(topic: Topic) -> str:
     if topic.name.startswith(("aifn-in-", "aifn-federation-")):
         return GATE
     return topic.producer
+
+
+def settings_by_service() -> dict[str, type[ServiceSettings]]:
+    """What each service reads."""
+    return {one.name: one.settings for one in workloads()} | {GATE: FedgateSettings}
