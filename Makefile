@@ -10,10 +10,10 @@ OFFLINE ?=
 export UV_PYTHON_DOWNLOADS = never
 export UV_NO_PROGRESS = 1
 
-.PHONY: help setup demo up down test check schemas images test-containers bench fmt clean
+.PHONY: help setup demo demo-federation up down test check schemas images test-containers bench fmt clean
 
 help:
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS='	' read -r name what; do printf '  %-10s %s\n' "$$name" "$$what"; done
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS='	' read -r name what; do printf '  %-16s %s\n' "$$name" "$$what"; done
 
 $(UV):
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "aifn needs Python 3.11 or newer as python3; this is $$(python3 --version 2>&1)"; exit 1; }
@@ -28,6 +28,9 @@ setup: .venv/.synced ## install everything into .venv, from the lock file
 
 demo: setup ## the main job, end to end, on a real Kafka and a real PostgreSQL
 	@$(RUN)/aifn demo
+
+demo-federation: setup ## four members and two relays on this machine: what they tell each other, notice and repair
+	@$(RUN)/aifn demo-federation
 
 up: setup ## start the local stack and every service, and leave them running
 	@$(RUN)/aifn up

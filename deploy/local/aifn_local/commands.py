@@ -14,7 +14,10 @@ from rich.table import Table
 
 from aifn_local import stack
 from aifn_local.errors import StackError
+from aifn_local.federation import lifecycle
+from aifn_local.federation.members import name_relays, read_members
 from aifn_local.kafka import DEFAULT_HEAP_MB
+from aifn_local.memory import together_mb
 
 stack_app = typer.Typer(
     name="stack", help="Kafka and PostgreSQL on this machine, without Docker.", no_args_is_help=True
@@ -45,9 +48,19 @@ def up_command(
     name: Name = "default",
     docker: Annotated[bool, typer.Option("--docker", help="Containers instead of processes.")] = False,
     heap: Annotated[int, typer.Option("--heap", min=128, help="Kafka's Java heap in MB.")] = DEFAULT_HEAP_MB,
+    members: Annotated[
+        str, typer.Option("--members", help="A whole federation: ids with commas, e.g. ju,lumi-aif,bsc-aif,l-aif.")
+    ] = "",
+    relays: Annotated[int, typer.Option("--relays", min=1, max=4, help="Of a federation.")] = 2,
 ) -> None:
-    """Start Kafka and PostgreSQL and leave them running; what runs already is kept."""
+    """Start Kafka and PostgreSQL and leave them running; what runs already is kept.
+
+    With --members each member gets servers, services, gate and mirror of its own, and relays lie between them.
+    """
     with _one_line():
+        if members:
+            _up_federation(name, members, relays, docker=docker)
+            return
         state = stack.up(name, heap, docker=docker, say=lambda text: typer.echo(f"  {text}", err=True))
         typer.echo(f"AIFN_KAFKA={state.kafka_bootstrap}")
         typer.echo(f"AIFN_POSTGRES={state.postgres_url}")
@@ -60,7 +73,9 @@ def down_command(
 ) -> None:
     """Stop them; their data stays for the next `up`."""
     with _one_line():
-        typer.echo("stopped" if stack.down(name, wipe=wipe) else "nothing was running")
+        ran = lifecycle.down(name, wipe=wipe)
+        ran = stack.down(name, wipe=wipe) or ran
+        typer.echo("stopped" if ran else "nothing was running")
 
 
 @stack_app.command("status")
@@ -70,7 +85,7 @@ def status_command(
 ) -> None:
     """Say what runs, where, and in how much memory. Exit status 3 when a part is down."""
     with _one_line():
-        parts = stack.status(name)
+        parts = [*stack.status(name), *lifecycle.status(name)]
     if as_json:
         typer.echo(json.dumps([asdict(part) for part in parts], default=str, indent=2))
     elif parts:
@@ -90,6 +105,19 @@ def logs_command(
     """Print the end of a log."""
     with _one_line():
         typer.echo(stack.logs(service.value, name, lines=lines))
+
+
+def _up_federation(name: str, members: str, relays: int, *, docker: bool) -> None:
+    if docker:
+        raise StackError("a federation runs as processes: leave --docker away, or --members")
+    # Services are imported only where they are started: the other commands of a stack should answer at once.
+    from aifn_local.federation.start import start
+
+    found = start(name, read_members(members), name_relays(relays), say=lambda text: typer.echo(f"  {text}", err=True))
+    for one in found.instances.values():
+        for program in one.programs().values():
+            typer.echo(f"{one.member.id:<20} {program.folder.name:<9} {program.url}")
+    typer.echo(f"memory in all: {together_mb(found.pids()):,} MB in {len(found.pids())} processes")
 
 
 def _table(parts: list[stack.PartStatus]) -> Table:

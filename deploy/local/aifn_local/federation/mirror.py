@@ -17,7 +17,7 @@ from aifn_local.java import JavaProgram
 from aifn_local.kafka import GENTLE_STEPS, KILL_STEPS
 
 MIRROR_HEAP_MB = 256
-_READY_SECONDS = 120.0
+_READY_SECONDS = 300.0
 
 _COMMON = {
     "replication.factor": "1",
