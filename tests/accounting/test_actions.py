@@ -318,8 +318,6 @@ async def test_a_batch_with_bad_records_charges_the_good_ones(db: Database, sett
     bad = {
         "ends_before_start": used("b1", ended_at=START - hours(1)),
         "from_the_future": used("b2", ended_at=START + hours(30)),
-        "unknown_project": used("b3", project="stranger"),
-        "unknown_allocation": used("b4", {CPU: 5}, partition_id="lumi-c"),
         "wrong_resource": used("b5", {CPU: 5}),
         "absurd_amount": used("b6", 64 * HOUR * 2),
         "conflicting_usage": used("known", 6),
@@ -336,20 +334,10 @@ async def test_a_batch_with_bad_records_charges_the_good_ones(db: Database, sett
 
 async def test_a_batch_of_bad_records_only_changes_nothing(db: Database, settings: AccountingSettings) -> None:
     await grant(db)
-    for bad in (used(ended_at=START - hours(1)), used(project="stranger")):
+    for bad in (used(ended_at=START - hours(1)), used(amounts={CPU: 5})):
         assert len(await charge(db, settings, bad)) == 1
     assert await db.fetchval("SELECT count(*) FROM usage_record") == 0
     assert await announced(db, UsageCharged.topic) == []
-
-
-async def test_a_record_refused_for_want_of_an_allocation_is_charged_when_it_comes_again(
-    db: Database, settings: AccountingSettings
-) -> None:
-    await grant(db, "p2")
-    assert len(await charge(db, settings, used())) == 1
-    await grant(db)
-    assert await charge(db, settings, used(amount=600)) == []
-    assert (await standing(db)).charged == 600
 
 
 async def test_a_record_may_cost_several_resources_and_a_correction_may_drop_one(

@@ -13,7 +13,7 @@ from aifn_events.registry import MachineDescribed
 from aifn_events.usage import UsageCharged, UsageDayStated
 from pydantic import SecretStr
 
-from tests.accounting.make import GRANTED, award, balances, broken_checks, closed, placed, used
+from tests.accounting.make import GRANTED, START, award, balances, broken_checks, closed, hours, placed, used
 from tests.support.backends import Backends
 from tests.support.kafka import read_all, send
 
@@ -52,7 +52,7 @@ async def test_a_job_s_money_from_award_to_release_with_every_message_sent_twice
     await there("allocation")
     await send(kafka, job, job)
     await there("job_budget")
-    record, wrong = used(amount=600), used("j2", project="stranger")
+    record, wrong = used(amount=600), used("j2", ended_at=START - hours(1))
     await send(kafka, record, record, wrong, record, UsageDayStated.example(), end, end)
     await there("dead_letter")
     await there("usage_day")
@@ -63,7 +63,7 @@ async def test_a_job_s_money_from_award_to_release_with_every_message_sent_twice
 
     await until(sent)
     assert await balances(db) == (GRANTED - 600, 0, 600, 0)
-    assert await db.fetchval("SELECT code FROM dead_letter") == "unknown_project"
+    assert await db.fetchval("SELECT code FROM dead_letter") == "ends_before_start"
     for kind in (BudgetHeld, UsageCharged, BudgetReleased):
         assert len(await read_all(kafka, kind.topic)) == 1
     assert await broken_checks(db) == []

@@ -6,7 +6,7 @@ from aifn_common import clock
 from aifn_common.database import Database, transaction
 from aifn_common.outbox import nudge
 
-from aifn_accounting.actions import allocations, awards, completeness, webhooks
+from aifn_accounting.actions import allocations, awards, completeness, usage, webhooks
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import allocations as allocation_store
 from aifn_accounting.store import webhooks as webhook_store
@@ -31,6 +31,16 @@ async def watch_usage(db: Database, settings: AccountingSettings) -> None:
         compared = await completeness.watch_usage(tx, settings)
     if compared:
         nudge()
+
+
+async def settle_suspense(db: Database, _: AccountingSettings) -> None:
+    """Charge usage that nobody could pay, if somebody can now."""
+    settled = _AT_ONCE
+    while settled == _AT_ONCE:
+        async with transaction(db) as tx:
+            settled = await usage.settle_suspense(tx, limit=_AT_ONCE)
+        if settled:
+            nudge()
 
 
 async def retry_awards(db: Database, _: AccountingSettings) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hmac
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -12,12 +12,12 @@ from aifn_common import clock
 from aifn_common.database import Transaction
 from aifn_common.errors import Refusal, Stale
 from aifn_common.kafka import Rejected
-from aifn_common.outbox import announce_series
+from aifn_common.outbox import announce_all, announce_series
 from aifn_events.usage import UsageCharged, UsageDayStated
-from aifn_events.vocabulary import JobId, ProjectId, ResourceId
+from aifn_events.vocabulary import JobId, ProjectId, ResourceId, Subject
 
 from aifn_accounting.actions.budget import announce_releases, post
-from aifn_accounting.domain.ledger import Allocation, Book, Hold, UnknownAllocation, may_release
+from aifn_accounting.domain.ledger import Allocation, Book, Hold, may_release
 from aifn_accounting.domain.rates import occupied_json
 from aifn_accounting.domain.usage import (
     Charge,
@@ -35,6 +35,7 @@ from aifn_accounting.domain.usage import (
 )
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import ledger as store
+from aifn_accounting.store import suspense
 from aifn_accounting.store import usage as usage_store
 
 _NO_CHARGE = (None, None, None)
@@ -90,19 +91,19 @@ async def charge_usage(tx: Transaction, events: Sequence[Usage], settings: Accou
     intake: Intake[Usage] = Intake(known, await usage_store.last_number(tx))
     charging, allocations = await _lock_payers(tx, [event for _, event in plausible], known)
     names = Pseudonyms(settings.pseudonym_key.get_secret_value())
-    charging.holds, refused = await _beside(
+    charging.holds, (unpaid, refused) = await _beside(
         _holds(tx, charging, allocations, [event for _, event in plausible]),
         lambda: _take_in(plausible, intake, charging),
     )
     rejected += refused
     rejected += await _conflicting(tx, intake)
-    rejected = await _name_unknown_projects(tx, rejected)
-    await asyncio.to_thread(_charge_effective, charging, intake)
+    waiting = await asyncio.to_thread(_charge_effective, charging, intake, unpaid)
     charges = charging.charges
     await usage_store.add_records(
         tx, (record_row(number, event, charges.get(number), names, now) for number, event in intake.new.items())
     )
     await usage_store.add_further_charges(tx, charging.further)
+    await suspense.add(tx, waiting, now)
     released = await _release_complete(tx, charging, {event.job_id for event in intake.new.values()})
     await store.mark_released(tx, [hold.job_id for hold, _ in released], now)
     await post(tx, allocations, charging.book, now)
@@ -110,6 +111,44 @@ async def charge_usage(tx: Transaction, events: Sequence[Usage], settings: Accou
         await announce_series(tx, UsageCharged, min(intake.new), max(intake.new))
     await announce_releases(tx, allocations, released)
     return rejected
+
+
+async def settle_suspense(tx: Transaction, *, limit: int = 1000) -> int:
+    """Charge records that waited for an allocation and have one now; returns how many, at most `limit`."""
+    now = clock.now()
+    await usage_store.lock_usage(tx)
+    found = await suspense.payable(tx, limit=limit)
+    if not found:
+        return 0
+    charging, allocations = await _lock_payers(tx, found, {})
+    charging.holds = await _holds(tx, charging, allocations, found)
+    for one in found:
+        charging.charge(one.usage_number, one, None)
+    charges = [*charging.charges.values(), *charging.further]
+    paying = {(charge.usage, charge.allocation) for charge in charges}
+    before = await suspense.paid_before(tx, [one.usage_number for one in found])
+    gone = [charge for charge in before if (charge.usage, charge.allocation) not in paying]
+    await usage_store.add_further_charges(tx, charges + gone, settled=True)
+    released = await _release_complete(tx, charging, {one.job_id for one in found})
+    await store.mark_released(tx, [hold.job_id for hold, _ in released], now)
+    await post(tx, allocations, charging.book, now)
+    await suspense.settle(tx, [one.usage_number for one in found], now)
+    await announce_all(tx, await suspense.settled_charges(tx, [one.usage_number for one in found]))
+    await announce_releases(tx, allocations, released)
+    return len(found)
+
+
+async def attribute_usage(tx: Transaction, number: int, project_id: ProjectId, *, by: Subject, reason: str) -> None:
+    """Say which project pays a record that waits; it is charged as soon as that has an allocation.
+
+    Raises: NotFound, UnknownProject.
+    """
+    await usage_store.lock_usage(tx)
+    await suspense.get_waiting(tx, number)
+    if not await suspense.known_projects(tx, [project_id]):
+        raise UnknownProject(project_id)
+    await suspense.attribute(tx, number, project_id, by=by, at=clock.now(), reason=reason)
+    await settle_suspense(tx)
 
 
 async def _beside(answer: Coroutine[Any, Any, A], work: Callable[[], W]) -> tuple[A, W]:
@@ -124,9 +163,16 @@ async def _beside(answer: Coroutine[Any, Any, A], work: Callable[[], W]) -> tupl
     return await asking, done
 
 
-def _charge_effective(charging: Charging[Usage], intake: Intake[Usage]) -> None:
+def _charge_effective(charging: Charging[Usage], intake: Intake[Usage], unpaid: Container[int]) -> list[int]:
+    """Charge what counts from now on; returns the numbers of those that nobody can pay yet."""
+    waiting = []
     for number, before in intake.effective():
-        charging.charge(number, intake.new[number], before)
+        if number in unpaid:
+            waiting.append(number)
+            charging.give_back(number, intake.new[number], before)
+        else:
+            charging.charge(number, intake.new[number], before)
+    return waiting
 
 
 def _plausible(
@@ -147,16 +193,19 @@ def _plausible(
 
 def _take_in(
     plausible: Iterable[tuple[Identity, Usage]], intake: Intake[Usage], charging: Charging[Usage]
-) -> list[Rejected]:
-    """Number the records that are new and can be charged; returns those that were refused."""
+) -> tuple[set[int], list[Rejected]]:
+    """Number the records that are new; returns the numbers of those that nobody can pay, and what was refused."""
+    unpaid = set()
     rejected = []
     for identity, event in plausible:
         try:
-            charging.must_have_payer(event)
-            intake.take(identity, event)
+            number = intake.take(identity, event)
         except Refusal as refusal:
             rejected.append(Rejected(event, refusal))
-    return rejected
+        else:
+            if number is not None and not charging.has_payer(event):
+                unpaid.add(number)
+    return unpaid, rejected
 
 
 async def _lock_payers(
@@ -203,20 +252,6 @@ async def _conflicting(tx: Transaction, intake: Intake[Usage]) -> list[Rejected]
         Rejected(event, ConflictingUsage(event.local_job_id, event.revision))
         for event, number in intake.repeated
         if statement_of(event) != stored[number]
-    ]
-
-
-async def _name_unknown_projects(tx: Transaction, rejected: list[Rejected]) -> list[Rejected]:
-    """Where not only the allocation but the project is unknown, say so."""
-    asked = {one.refusal.project_id for one in rejected if isinstance(one.refusal, UnknownAllocation)}
-    if not asked:
-        return rejected
-    strange = asked - await usage_store.known_projects(tx, asked)
-    return [
-        Rejected(one.event, UnknownProject(one.refusal.project_id))
-        if isinstance(one.refusal, UnknownAllocation) and one.refusal.project_id in strange
-        else one
-        for one in rejected
     ]
 
 

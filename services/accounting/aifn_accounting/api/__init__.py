@@ -1,5 +1,26 @@
 """Answers over HTTP, one module per story; `routers` is all of them in the order of the document."""
 
-from aifn_accounting.api import allocations, books, people, periods, pools, webhooks
+from aifn_accounting.api import (
+    allocations,
+    books,
+    exports,
+    people,
+    periods,
+    pools,
+    reports,
+    suspense,
+    usage_feed,
+    webhooks,
+)
 
-routers = [books.router, periods.router, webhooks.router, allocations.router, pools.router, people.router]
+routers = [
+    usage_feed.router,
+    books.router, suspense.router,
+    periods.router,
+    reports.router,
+    exports.router,
+    webhooks.router,
+    allocations.router,
+    pools.router,
+    people.router,
+]

@@ -14,7 +14,6 @@ from aifn_accounting.domain.ledger import (
     Allocation,
     Book,
     Hold,
-    UnknownAllocation,
     choose_to_charge,
 )
 from aifn_accounting.domain.rates import NoRate as NoRate
@@ -263,11 +262,9 @@ class Charging(Generic[U]):
     charges: dict[int, Charge] = field(default_factory=dict)
     further: list[Charge] = field(default_factory=list)
 
-    def must_have_payer(self, record: U) -> None:
-        """Refuse a record that no allocation can pay. Raises UnknownAllocation."""
-        for resource in record.amounts:
-            if (record.project_id, resource) not in self.allocations:
-                raise UnknownAllocation(record.project_id, resource)
+    def has_payer(self, record: U) -> bool:
+        """Whether an allocation can pay all that the record counts."""
+        return all((record.project_id, resource) in self.allocations for resource in record.amounts)
 
     def find_payers(self, record: U) -> list[tuple[ResourceId, int]]:
         """Which allocation pays for which resource: that of the job's hold, or else one of the project."""
@@ -301,6 +298,11 @@ class Charging(Generic[U]):
             charges += self._replace(number, record.job_id, charges, self.earlier.get(before, ()))
         self.charges[number] = charges[0]
         self.further += charges[1:]
+
+    def give_back(self, number: int, record: U, before: int | None) -> None:
+        """Take back what an earlier revision costs, for a record that has no charge till somebody can pay it."""
+        if before is not None:
+            self._replace(number, record.job_id, (), self.earlier.get(before, ()))
 
     def _replace(
         self, number: int, job_id: JobId, charges: Sequence[Charge], earlier: Sequence[tuple[JobId, Charge]]

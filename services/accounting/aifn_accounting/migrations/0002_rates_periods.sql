@@ -81,10 +81,11 @@ CREATE TRIGGER period_entry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON p
 -- When a job's budget was held: a month cannot be closed over a hold that was taken in it.
 CREATE INDEX ledger_transfer_hold_of_job ON ledger_transfer (job_id) WHERE kind = 'hold';
 
--- Up to which usage record the days and the closed periods were looked at.
+-- Up to which usage record the days and the closed periods were looked at, and when the first run of those began.
 CREATE TABLE usage_watch (
-    one         boolean PRIMARY KEY DEFAULT true CHECK (one),
-    last_number bigint NOT NULL
+    one           boolean PRIMARY KEY DEFAULT true CHECK (one),
+    last_number   bigint NOT NULL,
+    first_started timestamptz
 );
 INSERT INTO usage_watch (last_number) VALUES (0);
 

@@ -9,7 +9,7 @@ from typing import Any
 from aifn_common import outbox
 from aifn_common.database import Database, Transaction
 from aifn_events.usage import UsageCharged
-from aifn_events.vocabulary import FactoryId, JobId, MachineId, ProjectId, ResourceId
+from aifn_events.vocabulary import FactoryId, JobId, MachineId, ResourceId
 
 from aifn_accounting.domain.rates import read_rule
 from aifn_accounting.domain.usage import Charge, Identity, RateCard, Size, Statement
@@ -68,10 +68,9 @@ SELECT c.usage_number || '-' || c.allocation_number, convert_to(a.project_id, 'U
 FROM usage_charge c
 JOIN usage_record u ON u.number = c.usage_number
 JOIN allocation a ON a.number = c.allocation_number
-WHERE c.usage_number BETWEEN $1 AND $2
+WHERE c.usage_number BETWEEN $1 AND $2 AND NOT c.settled
 ORDER BY c.usage_number, c.allocation_number"""
 _SEGMENTS = "SELECT job_id, count(*)::int AS segments FROM current_usage WHERE job_id = ANY($1::text[]) GROUP BY 1"
-_PROJECTS_KNOWN = "SELECT id FROM project WHERE id = ANY($1::text[])"
 _CARDS = "SELECT id, resource, numerator, denominator, valid_from, valid_until, rule FROM rate_card"
 
 _PUT_RESOURCE = """
@@ -137,16 +136,16 @@ async def add_records(tx: Transaction, rows: Iterable[tuple[object, ...]]) -> No
     await tx.copy_records_to_table("usage_record", records=rows, columns=RECORD_COLUMNS)
 
 
-async def add_further_charges(tx: Transaction, charges: Sequence[Charge]) -> None:
-    """Keep what records cost beside the charge that stands with each of them."""
-    rows = [(charge.usage, charge.allocation, charge.amount, charge.rate_card) for charge in charges]
+async def add_further_charges(tx: Transaction, charges: Sequence[Charge], *, settled: bool = False) -> None:
+    """Keep what records cost beside the charge that stands with each of them; `settled` for records that waited."""
+    rows = [(charge.usage, charge.allocation, charge.amount, charge.rate_card, settled) for charge in charges]
     if rows:
         await tx.copy_records_to_table("further_charge", records=rows)
 
 
 @outbox.series(UsageCharged)
 async def charge_messages(db: Database, first: int, last: int) -> list[outbox.Message]:
-    """What the records from one number to another cost, as messages."""
+    """What the records from one number to another cost, as messages; without what was settled later."""
     return [(row[0], row[1], row[2]) for row in await db.fetch(_CHARGE_MESSAGES, first, last)]
 
 
@@ -163,11 +162,6 @@ async def earlier_charges(tx: Transaction, numbers: Sequence[int]) -> dict[int, 
 async def count_segments(tx: Transaction, job_ids: Sequence[JobId]) -> dict[JobId, int]:
     """How many run segments of each job are stored."""
     return {row["job_id"]: row["segments"] for row in await tx.fetch(_SEGMENTS, job_ids)}
-
-
-async def known_projects(tx: Transaction, project_ids: Iterable[ProjectId]) -> set[ProjectId]:
-    """Those of the projects that exist."""
-    return {row["id"] for row in await tx.fetch(_PROJECTS_KNOWN, list(project_ids))}
 
 
 async def rate_cards(tx: Transaction) -> list[RateCard]:

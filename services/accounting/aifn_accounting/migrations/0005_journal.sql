@@ -1,2 +1,0 @@
--- The raw log of what was received, the chain of the journal, and usage in suspense.
-SELECT 1;
