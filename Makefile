@@ -6,6 +6,8 @@ UV := .tools/bin/uv
 PY := .venv/bin/python
 RUN := .venv/bin
 NAME ?=
+# Tests wait more than they compute; each worker has servers of its own, unless there are addresses of some to share.
+TEST_WORKERS ?= $(if $(AIFN_KAFKA),0,3)
 OFFLINE ?=
 export UV_PYTHON_DOWNLOADS = never
 export UV_NO_PROGRESS = 1
@@ -39,7 +41,7 @@ down: setup ## stop what `make up` started; its data stay
 	@$(RUN)/aifn down
 
 test: setup ## all tests (pytest); starts the broker and the database it needs
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 check: setup ## ruff, mypy, import rules, doctests, generated files current
 	@$(RUN)/ruff check .
