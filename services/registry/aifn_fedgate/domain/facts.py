@@ -154,6 +154,8 @@ def _data(said: dict[str, Any], stream: str, me: str, open_sealed: OpenSealed) -
         raise Malformed("wrong_content_type", f"facts on {stream} are {'sealed' if sealed else 'plain JSON'}")
     data = said.get("data")
     if not sealed:
+        if not isinstance(data, dict):
+            raise Malformed("invalid_data", "the data is not a JSON object")
         return data
     recipient = _said(said, "recipient", 20)
     if not isinstance(data, str):
