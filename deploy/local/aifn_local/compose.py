@@ -1,14 +1,16 @@
-"""The same stack in containers: `compose.yaml` of this repository, through `docker compose`."""
+"""The same stack in containers: `compose.yaml` of this repository, by `docker compose` or `docker-compose`."""
 
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from aifn_local.errors import StackError
 
 _UP_SECONDS = 600.0
+_HEALTHY_SECONDS = 120.0
 
 
 def compose_file() -> Path:
@@ -28,7 +30,22 @@ def compose_up(project: str, *, kafka_port: int, postgres_port: int, password: s
         "AIFN_POSTGRES_PORT": str(postgres_port),
         "AIFN_POSTGRES_PASSWORD": password,
     }
-    _compose(project, ["up", "--detach", "--wait", "--quiet-pull"], settings, timeout=_UP_SECONDS)
+    _compose(project, ["up", "--detach", "--quiet-pull"], settings, timeout=_UP_SECONDS)
+    _wait_healthy(project)
+
+
+def _wait_healthy(project: str) -> None:
+    """What `--wait` does in newer versions."""
+    deadline = time.monotonic() + _HEALTHY_SECONDS
+    identities = _compose(project, ["ps", "--quiet"], {}, timeout=30.0).split()
+    while True:
+        told = _docker(["inspect", "--format", "{{.State.Status}} {{.State.Health.Status}}", *identities])
+        states = told.splitlines()
+        if all(state == "running healthy" for state in states):
+            return
+        if any(state.startswith(("exited", "dead")) for state in states) or time.monotonic() > deadline:
+            raise StackError(f"a container did not become healthy: see `{' '.join(_program())} -p {project} logs`")
+        time.sleep(0.3)
 
 
 def compose_down(project: str, *, wipe: bool) -> None:
@@ -38,7 +55,7 @@ def compose_down(project: str, *, wipe: bool) -> None:
 
 def compose_running(project: str) -> set[str]:
     """Which of the services run now."""
-    return set(_compose(project, ["ps", "--services", "--status", "running"], {}, timeout=30.0).split())
+    return set(_compose(project, ["ps", "--services", "--filter", "status=running"], {}, timeout=30.0).split())
 
 
 def compose_logs(project: str, service: str, lines: int) -> str:
@@ -51,13 +68,27 @@ def _compose(project: str, arguments: Sequence[str], settings: dict[str, str], *
         raise StackError("docker was not found: install Docker with its compose plugin, or leave --docker away")
     # The password is a required setting of the file, also where it plays no part.
     environment = os.environ | {"AIFN_POSTGRES_PASSWORD": "-"} | settings
-    command = ["docker", "compose", "--project-name", project, "--file", str(compose_file()), *arguments]
+    command = [*_program(), "--project-name", project, "--file", str(compose_file()), *arguments]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as error:
         raise StackError(
-            f"docker compose was not done after {timeout:.0f} s: see `docker compose -p {project} logs`"
+            f"{' '.join(_program())} was not done after {timeout:.0f} s: see its logs of the project {project}"
         ) from error
+    if done.returncode != 0:
+        raise _explain(done.stderr)
+    return done.stdout
+
+
+def _program() -> tuple[str, ...]:
+    """The plug-in where there is one; else the program of its own that Debian 12 has (1.29)."""
+    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    standalone = plugin.returncode != 0 and shutil.which("docker-compose") is not None
+    return ("docker-compose",) if standalone else ("docker", "compose")
+
+
+def _docker(arguments: Sequence[str]) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=30, check=False)
     if done.returncode != 0:
         raise _explain(done.stderr)
     return done.stdout
@@ -66,7 +97,9 @@ def _compose(project: str, arguments: Sequence[str], settings: dict[str, str], *
 def _explain(output: str) -> StackError:
     """Docker's own words, made one line of advice."""
     if "is not a docker command" in output or "unknown flag: --project-name" in output or "unknown shorthand" in output:
-        return StackError("docker has no compose plugin: install docker-compose-plugin, or leave --docker away")
+        return StackError(
+            "docker has no compose: install docker-compose-plugin or docker-compose, or leave --docker away"
+        )
     if "Cannot connect to the Docker daemon" in output or "permission denied while trying to connect" in output:
         return StackError("the Docker engine does not answer: start it and join its group, or leave --docker away")
     if "port is already allocated" in output or "address already in use" in output:
