@@ -112,6 +112,21 @@ class Aifn:
         """The JSON of one answer."""
         return self._ask("GET", service, path, query=query)
 
+    def download(self, service: str, path: str, write: Callable[[bytes], object], **query: Query) -> None:
+        """Hand over one answer of any kind, a piece at a time; asked for once, since a part may be written already."""
+        base = self.context.url(service)
+        params = {name: value for name, value in query.items() if value is not None}
+        headers = {"authorization": f"Bearer {self._token()}", "accept": "*/*, application/problem+json"}
+        try:
+            with self._http.stream("GET", base + path, params=params, headers=headers) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _refusal(service, answer)
+                for part in answer.iter_bytes():
+                    write(part)
+        except httpx.HTTPError as fault:
+            raise _unreachable(service, base, fault) from None
+
     def post(self, service: str, path: str, body: Any = None, *, key: str | None = None) -> Any:
         """Have something done, once; with the same `key` it stays once across calls. The JSON of the answer."""
         return self._ask("POST", service, path, body=body, headers={"idempotency-key": key or str(uuid.uuid4())})

@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from aifn_client.commands import access, accounting, datalab, jobs, operations, periods, registry, sign_in, skills
+from aifn_client.commands import (
+    access,
+    accounting,
+    datalab,
+    jobs,
+    operations,
+    outputs,
+    periods,
+    registry,
+    sign_in,
+    skills,
+    webhooks,
+)
 from aifn_client.plugins import CommandsAndPlugins
 
 app = typer.Typer(
@@ -43,6 +55,10 @@ for group in (
     access.calls,
     access.applications,
     accounting.projects,
+    outputs.balances,
+    outputs.statements,
+    outputs.burns,
+    outputs.usage,
     jobs.jobs,
     datalab.datasets,
     datalab.requests,
@@ -50,6 +66,9 @@ for group in (
     skills.suggestions,
     accounting.events,
     accounting.ledger,
+    outputs.register,
+    outputs.exports,
+    webhooks.webhooks,
     periods.periods,
     periods.rates,
     periods.gaps,

@@ -201,9 +201,9 @@ class ForecastView(BaseModel):
     days_seen: int = Field(examples=[14])
     level: int = Field(description="used on a day, as it goes now", examples=[192_000])
     ahead: list[AheadView]
-    exhausted_on: date | None = Field(description="null: not before the allocation ends")
-    exhausted_earliest: date | None
-    exhausted_latest: date | None
+    exhausted_on: date | None = Field(description="null: not before the allocation ends", examples=["2026-12-09"])
+    exhausted_earliest: date | None = Field(examples=["2026-12-05"])
+    exhausted_latest: date | None = Field(examples=["2026-12-17"])
 
 
 class BurnView(BaseModel):
