@@ -19,9 +19,8 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(400)]
 
-_WAITS_IN_USAGE = """
-SELECT count(*) FROM pg_locks w JOIN pg_locks h ON h.pid = w.pid AND h.granted AND h.mode = 'RowExclusiveLock'
-WHERE NOT w.granted AND w.relation = 'ledger_transfer'::regclass AND h.relation = 'usage_record'::regclass"""
+_WAITS_TO_WRITE = """
+SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'RowExclusiveLock' AND relation = 'usage_record'::regclass"""
 
 
 def broken(checks: list[Check]) -> list[str]:
@@ -68,9 +67,9 @@ async def test_a_container_killed_in_the_middle_of_a_batch_loses_and_doubles_not
     try:
         async with under_load(world):
             async with ledger.transaction():
-                # A batch that has written its records must wait for the ledger: that is its middle.
-                await ledger.execute("LOCK TABLE ledger_transfer IN SHARE MODE")
-                await until(lambda: _some(ledger, _WAITS_IN_USAGE), seconds=60, what="a batch is half written")
+                # A batch has read, locked its payers and decided; now it must wait to write: that is its middle.
+                await ledger.execute("LOCK TABLE usage_record IN SHARE MODE")
+                await until(lambda: _some(ledger, _WAITS_TO_WRITE), seconds=120, what="a batch is half done")
                 await asyncio.to_thread(world.boxes["accounting-worker"].kill)
             seconds = await world.again("accounting-worker")
             figure.append(f"accounting-worker killed in mid-batch: serves again {seconds:.1f} s after it is started")
