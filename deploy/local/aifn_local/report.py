@@ -67,7 +67,7 @@ def _projects(outcome: Outcome, console: Console) -> None:
         by_project.setdefault(job["project_id"], Counter())[job["outcome"]] += 1
     calls = {firm.project: firm.call.removeprefix("aif-").replace("-", " ") for firm in outcome.firms}
     jobs = _table("project", "award", "partition", "jobs", "done", "timeout", "refused")
-    hours = _table("project", "granted", "held", "charged", "released")
+    hours = _table("project", "granted", "held", "charged", "released", "GPU-hours charged")
     for row in outcome.ledger:
         counts = by_project.get(row["project_id"], Counter())
         jobs.add_row(
@@ -78,7 +78,9 @@ def _projects(outcome: Outcome, console: Console) -> None:
             *(f"{counts[name]:,}" for name in ("completed", "timeout", "refused")),
         )
         hours.add_row(
-            row["project_id"], *(_hours(row, name) for name in ("granted", "was_held", "charged", "was_released"))
+            row["project_id"],
+            *(_hours(row, name) for name in ("granted", "was_held", "charged", "was_released")),
+            _hours(row, "charged", per_node=row["gpus_per_node"]) if row["gpus_per_node"] else "-",
         )
     _heading(console, "Jobs by project")
     console.print(jobs)
@@ -91,13 +93,13 @@ def _projects(outcome: Outcome, console: Console) -> None:
     refused = next((job for job in outcome.jobs if job["outcome"] == "refused"), None)
     if refused:
         _print(console, f"For example {refused['name']}: {refused['reason']}.")
-    _heading(console, "Budgets: GPU-hours as they are accounted, for CPUs node-hours")
+    _heading(console, "Budgets in node-hours")
     console.print(hours)
 
 
-def _hours(row: Mapping[str, Any], name: str) -> str:
-    per_hour = Decimal(row["units_per_node"]) * 3600 / (row["gpus_per_node"] or 1)
-    return f"{Decimal(row[name]) / per_hour:,.1f}"
+def _hours(row: Mapping[str, Any], name: str, *, per_node: int = 1) -> str:
+    """Slice-seconds as hours of nodes, or of what a node has `per_node` of."""
+    return f"{Decimal(row[name]) * per_node / (Decimal(row['units_per_node']) * 3600):,.1f}"
 
 
 def _partitions(outcome: Outcome, console: Console) -> None:
