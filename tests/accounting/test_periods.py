@@ -1,5 +1,6 @@
 """Months of the books: what belongs to which, closed once, changed afterwards by linked entries only."""
 
+import asyncio
 import itertools
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -27,7 +28,8 @@ from aifn_common import clock
 from aifn_common.clock import SimulatedClock
 from aifn_common.database import Database, transaction
 from aifn_common.errors import Invalid, NotFound
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.accounting.make import (
@@ -43,6 +45,7 @@ from tests.accounting.make import (
     know_machine,
     used,
 )
+from tests.support.backends import Backends
 
 OCTOBER, NOVEMBER, DECEMBER = date(2026, 10, 1), date(2026, 11, 1), date(2026, 12, 1)
 HALLOWEEN = datetime(2026, 10, 31, 22, tzinfo=UTC)
@@ -405,3 +408,52 @@ async def test_two_records_of_one_revision_must_agree_on_what_was_occupied(
     (refused,) = await charge(db, settings, said.model_copy(update={"cores": 9}))
     assert refused.refusal.code == "conflicting_usage"
     assert await db.fetchval("SELECT occupied FROM usage_record") == '{"cores": 8}'
+
+
+# Whatever happens
+
+
+MONTHS = (date(2026, 9, 1), OCTOBER, NOVEMBER)
+HEARD = st.tuples(
+    st.integers(0, 4), st.integers(0, 3), st.integers(0, 85 * 24), st.integers(0, 900), st.integers(0, 999)
+)
+
+
+@hypothesis_settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(story=st.lists(st.one_of(HEARD, st.just("close"), st.just("watch")), min_size=3, max_size=16))
+def test_whenever_months_are_closed_what_was_frozen_and_entered_is_what_the_records_say(
+    backends: Backends, settings: AccountingSettings, story: list[tuple[int, ...] | str]
+) -> None:
+    async def live() -> None:
+        await later(days=45)
+        async with backends.database("aifn_accounting") as db:
+            await have_project(db)
+            said: set[tuple[int, ...]] = set()
+            for step in [*story, "watch"]:
+                if step == "watch":
+                    await watch(db, settings)
+                elif isinstance(step, str):
+                    closed = await db.fetchval("SELECT count(*) FROM period")
+                    if closed < len(MONTHS):
+                        await close_month(db, MONTHS[closed])
+                elif step[:2] not in said:
+                    said.add(step[:2])
+                    job, revision, begins, lasted, amount = step
+                    start = SEPTEMBER_START + hours(begins)
+                    record = run(f"j{job}", amount, start, lasted, revision=revision).model_copy(
+                        update={"submitted_at": SEPTEMBER_START}
+                    )
+                    assert await charge(db, settings, record) == []
+            charged = (await balances(db))[2]
+            counted = 0
+            async with db.acquire() as tx:
+                number = await db.fetchval("SELECT coalesce(max(number), 0) FROM usage_record")
+                for step_month in (*MONTHS, DECEMBER, date(2027, 1, 1)):
+                    counted += sum(one.amount for one in await store.totals(tx, step_month, number))
+                for one in await store.list_closed(tx):
+                    for check in await periods.verify_period(tx, one.month):
+                        assert check.total.amount + check.entered == check.counted
+            assert counted == charged
+            assert await broken_checks(db) == []
+
+    asyncio.run(live())

@@ -79,7 +79,12 @@ async def test_a_manager_closes_a_month_and_everybody_entitled_sees_what_came_la
 
 @pytest.mark.parametrize(
     ("month", "status", "code"),
-    [("2026-11", 409, "period_not_over"), ("2026-10", 409, "holds_open"), ("2026-13", 422, "invalid")],
+    [
+        ("2026-11", 409, "period_not_over"),
+        ("2026-10", 409, "holds_open"),
+        ("2026-13", 422, "invalid"),
+        ("9999-12", 422, "invalid"),
+    ],
 )
 async def test_a_month_that_cannot_be_closed_says_why(
     db: Database, ask: Asker, ledger: None, month: str, status: int, code: str
@@ -117,6 +122,12 @@ async def test_a_card_is_published_seen_by_all_and_prices_a_run_of_its_time(
     assert (now["rate_card"], now["amount"], now["gpu_hours"]) == ("as-reported", 8 * 3600, "0.500")
     then = (await ask.post("/v1/rate-cards/quote", json=die | {"ends_at": "2027-02-01T00:00:00Z"})).json()
     assert (then["rate_card"], then["amount"], then["node_hours"]) == ("lumi-g-2027", 64 * 3600, "1.000")
+
+
+async def test_a_price_of_a_time_without_a_card_is_refused(ask: Asker, ledger: None) -> None:
+    words = {"resource": GPU, "nodes": 1, "seconds": 60}
+    for change, status in (({"ends_at": "0001-01-01T00:00:00Z"}, 422), ({"resource": "lumi/lumi-x/gpu-time"}, 404)):
+        assert (await ask.post("/v1/rate-cards/quote", json=words | change)).status_code == status
 
 
 async def test_the_quote_of_a_shared_node_is_the_public_figure(

@@ -160,6 +160,12 @@ def test_a_record_that_says_too_little_is_charged_as_reported() -> None:
     assert card_of("meluxina/meluxina-gpu/gpu-time").rate(777, Run()) == 777
 
 
+def test_a_rule_that_comes_to_more_than_any_machine_gives_is_not_believed() -> None:
+    silly = RateCard("c", "*", 1, 1, NOW, None, Rule(2**31 - 1, "always"))
+    assert silly.rate(777, Run(10**6, 1000)) == 777
+    assert silly.rate(777, Run(1, 1)) == 2**31 - 1
+
+
 def test_time_that_was_suspended_costs_nothing() -> None:
     # One of the real rows: 17 s of wall clock, of which 8 s were suspended, on 2 cores.
     assert card_of(C).rate(1, Run(17, cores=2, suspended_seconds=8)) == 18

@@ -28,8 +28,10 @@ from aifn_accounting.store.periods import LinkedEntry, MonthTotal
 from aifn_accounting.store.rates import Published
 from aifn_accounting.views import Reason, Words
 
+FIRST_YEAR, LAST_YEAR = 2000, 2999
+
 MonthName = Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$", examples=["2026-10"])]
-Factor = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
+Factor = Annotated[int, Field(strict=True, ge=0, le=1000)]
 Share = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 NodeCount = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 OfAllNodes = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
@@ -38,9 +40,12 @@ OfAllNodes = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 def read_month(name: str) -> date:
     """The month that is meant. Raises Invalid."""
     try:
-        return date.fromisoformat(f"{name}-01")
+        month = date.fromisoformat(f"{name}-01")
     except ValueError:
         raise Invalid(f"{name} is no month: write it as 2026-10") from None
+    if not FIRST_YEAR <= month.year <= LAST_YEAR:
+        raise Invalid(f"{name} is not in the books: they have the years from {FIRST_YEAR} to {LAST_YEAR}")
+    return month
 
 
 class ShareWords(Words):
@@ -147,6 +152,8 @@ class Wish:
 
     def __init__(self, words: QuoteWords, now: datetime) -> None:
         self.ended_at = words.ends_at or now
+        if self.ended_at.year < FIRST_YEAR:
+            raise Invalid(f"it ends at {self.ended_at.isoformat()}, before the books begin")
         self.started_at = self.ended_at - timedelta(seconds=words.seconds)
         self.nodes = words.nodes
         self.cores = words.cores

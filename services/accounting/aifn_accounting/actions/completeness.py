@@ -15,6 +15,7 @@ from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import completeness as store
 from aifn_accounting.store import usage as usage_store
 
+RECORDS_AT_ONCE = 200_000
 DAYS_AT_ONCE = 20
 MOST_SILENT_DAYS = 60
 """A site that has been silent for longer is known to be."""
@@ -34,9 +35,9 @@ async def watch_usage(tx: Transaction, settings: AccountingSettings) -> int:
     Returns how many days were compared. One transaction; only one at a time.
     """
     now = clock.now()
-    last = await usage_store.last_number(tx)
-    await post_late_entries(tx, last)
     after = await store.take_watched(tx)
+    last = min(await usage_store.last_number(tx), after + RECORDS_AT_ONCE)
+    await post_late_entries(tx, last)
     if last > after:
         await store.touch_days(tx, after, last, now)
         await store.set_watched(tx, last)

@@ -8,11 +8,11 @@ from typing import Any
 
 from aifn_common import clock
 from aifn_common.database import Transaction
-from aifn_common.errors import Invalid, Refusal
+from aifn_common.errors import Invalid, NotFound, Refusal
 from aifn_events.vocabulary import RateCardId, ResourceId, Subject
 
 from aifn_accounting import rate_data
-from aifn_accounting.domain.rates import Occupying, RateCard, Rates, Rule, read_rule
+from aifn_accounting.domain.rates import NoRate, Occupying, RateCard, Rates, Rule, read_rule
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import rates as store
 
@@ -48,6 +48,12 @@ class UnitMismatch(Invalid):
         self.resource = resource
         self.slices_per_node = slices_per_node
         self.units_per_node = units_per_node
+
+
+class NoCardThen(NotFound):
+    """No rate card was in force at that time."""
+
+    code = "no_rate_card"
 
 
 @dataclass(frozen=True)
@@ -124,9 +130,12 @@ async def publish(
 
 
 async def quote(tx: Transaction, resource: ResourceId, record: Occupying, amount: int) -> Quote:
-    """What a run would cost by the card in force when it ends. Raises NotFound, NoRate."""
+    """What a run would cost by the card in force when it ends. Raises NotFound, NoCardThen."""
     units = await store.units_of(tx, resource)
-    card = Rates(await store.cards_for(tx, resource)).card(resource, record.ended_at)
+    try:
+        card = Rates(await store.cards_for(tx, resource)).card(resource, record.ended_at)
+    except NoRate as none:
+        raise NoCardThen(str(none)) from None
     return Quote(card, card.rate(amount, record), units)
 
 

@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol, get_args
 from aifn_common.errors import Invalid
 from aifn_events.vocabulary import RateCardId, ResourceId
 
+from aifn_accounting.domain.ledger import LARGEST_AMOUNT
+
 Quantity = Literal["cores", "devices", "memory_mib", "nodes"]
 WholeNodes = Literal["always", "exclusive", "never"]
 
@@ -189,6 +191,8 @@ class RateCard:
     def rate(self, amount: int, record: Occupying | None = None) -> int:
         """The amount to charge, rounded up to a whole unit.
 
+        A rule that comes to more than any machine could give is not believed: what was reported stands.
+
         Args:
             amount: as it was reported, in the unit of the resource.
             record: what was occupied; without it the rule is not asked.
@@ -196,7 +200,7 @@ class RateCard:
         parts = 1
         if self.rule is not None and record is not None:
             ruled = self.rule.slice_seconds(record)
-            if ruled is not None:
+            if ruled is not None and ruled[0] <= LARGEST_AMOUNT * ruled[1]:
                 amount, parts = ruled
         return -(-amount * self.numerator // (self.denominator * parts))
 

@@ -9,7 +9,10 @@ from aifn_events.vocabulary import MachineId
 from aifn_accounting.domain.completeness import SiteDay
 
 _WATCHED = "SELECT last_number FROM usage_watch FOR UPDATE"
-_SET_WATCHED = "UPDATE usage_watch SET last_number = $1"
+_SET_WATCHED = """
+UPDATE usage_watch SET last_number = $1, first_started = least(
+    first_started, (SELECT min(started_at) FROM usage_record u WHERE u.number > last_number AND u.number <= $1)
+)"""
 # A day is compared when it is over and was heard of a while ago; more records of a day that is over do not put it off,
 # a new statement does.
 _DUE = """

@@ -14,8 +14,10 @@ _PERIOD = """
 SELECT month, closed_at, closed_by, reason, last_number, holds_carried, held_carried, gaps_accepted, digest
 FROM period"""
 _LAST_CLOSED = "SELECT max(month) FROM period"
-# The month of the very first record by start: it may have been heard at any time.
-_FIRST_USED = "SELECT date_trunc('month', min(started_at) AT TIME ZONE 'UTC')::date FROM usage_record"
+_FIRST_USED = """
+SELECT date_trunc('month', least(
+    first_started, (SELECT min(started_at) FROM usage_record u WHERE u.number > last_number)
+) AT TIME ZONE 'UTC')::date FROM usage_watch"""
 _OPEN_HOLDS = """
 SELECT count(*)::int AS count, coalesce(sum(greatest(b.amount - d.drawn, 0)), 0)::bigint AS amount,
     coalesce(min(b.job_id), '') AS first_job
@@ -86,7 +88,7 @@ FROM (
         FROM period
     ) m ON m.last_number < u.number AND m.until > least(u.started_at, p.started_at)
         AND m.since <= greatest(u.ended_at, p.ended_at)
-    WHERE u.number > $1 AND u.number <= $2
+    WHERE u.number > $1 AND u.number <= $2 AND (u.revision > 0 OR u.started_at < $4)
 ) found
 WHERE change <> 0 ORDER BY number, month, allocation_number
 ON CONFLICT DO NOTHING"""
@@ -247,7 +249,9 @@ async def add_period(tx: Transaction, period: Period, rows: Sequence[MonthTotal]
 
 async def post_entries(tx: Transaction, after: int, up_to: int, at: datetime) -> None:
     """Enter what records of these numbers change in closed months; those entered before are left as they are."""
-    await tx.execute(_POST, after, up_to, at)
+    last = await last_closed(tx)
+    if last is not None:
+        await tx.execute(_POST, after, up_to, at, bounds(last)[1])
 
 
 async def entered_up_to(tx: Transaction) -> int:
