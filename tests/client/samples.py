@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from aifn_accounting.app import service as accounting
-from aifn_client import models, period_models
+from aifn_client import models, period_models, pool_models
 from aifn_common.service import describe_api
 from aifn_datalab.app import service as datalab
 from aifn_registry.app import service as registry
@@ -27,6 +27,9 @@ WHERE: dict[type[models.View], tuple[str, str, str]] = {
     models.Why: ("scheduler", "get", "/v1/jobs/{job_id}/why"),
     models.Project: ("accounting", "get", "/v1/projects/{project_id}"),
     models.Allocation: ("accounting", "get", "/v1/allocations/{allocation_id}"),
+    pool_models.Pool: ("accounting", "get", "/v1/pools/{pool_id}"),
+    pool_models.Cap: ("accounting", "get", "/v1/caps/{cap_id}"),
+    pool_models.Headroom: ("accounting", "get", "/v1/headroom"),
     models.Transfer: ("accounting", "get", "/v1/allocations/{allocation_id}/statement"),
     models.UsageEvent: ("accounting", "get", "/v1/usage-events"),
     models.JobCharges: ("accounting", "get", "/v1/jobs/{job_id}/charges"),

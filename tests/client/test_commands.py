@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from aifn_client import models, period_models
+from aifn_client import models, period_models, pool_models
 from aifn_client.context import Context
 from aifn_client.main import app
 from typer.main import get_command
@@ -46,6 +46,8 @@ LISTS = [
     ("period verify 2026-10", "accounting/v1/periods/2026-10/verify", period_models.PeriodCheck),
     ("rate list", "accounting/v1/rate-cards", period_models.RateCard),
     ("gap list", "accounting/v1/gaps", period_models.Gap),
+    ("pool list", "accounting/v1/pools", pool_models.Pool),
+    ("cap list", "accounting/v1/caps", pool_models.Cap),
     ("ledger statement alloc-1", "accounting/v1/allocations/alloc-1/statement", models.Transfer),
     ("dataset list", "datalab/v1/datasets", models.Dataset),
     ("access list", "datalab/v1/access-requests", models.AccessRequest),
@@ -63,6 +65,9 @@ THINGS = [
     ("job why j-1", "scheduler/v1/jobs/j-1/why", models.Why),
     ("job charges j-1", "accounting/v1/jobs/j-1/charges", models.JobCharges),
     ("project show aif-1", "accounting/v1/projects/aif-1", models.Project),
+    ("pool show union-2026", "accounting/v1/pools/union-2026", pool_models.Pool),
+    ("cap show small", "accounting/v1/caps/small", pool_models.Cap),
+    ("cap headroom lumi/lumi-g/gpu-time", "accounting/v1/headroom", pool_models.Headroom),
     ("ledger verify", "accounting/v1/ledger/verify", models.Verification),
     ("dataset show finnish-speech", "datalab/v1/datasets/finnish-speech", models.Dataset),
     ("access show req-1", "datalab/v1/access-requests/req-1", models.AccessRequest),

@@ -127,9 +127,15 @@ class Aifn:
         except httpx.HTTPError as fault:
             raise _unreachable(service, base, fault) from None
 
-    def post(self, service: str, path: str, body: Any = None, *, key: str | None = None) -> Any:
-        """Have something done, once; with the same `key` it stays once across calls. The JSON of the answer."""
-        return self._ask("POST", service, path, body=body, headers={"idempotency-key": key or str(uuid.uuid4())})
+    def post(
+        self, service: str, path: str, body: Any = None, *, key: str | None = None, if_match: str | None = None
+    ) -> Any:
+        """Have something done, once; with the same `key` it stays once across calls. The JSON of the answer.
+
+        `if_match`: only if the thing is still as it was read, with this ETag.
+        """
+        headers = {"idempotency-key": key or str(uuid.uuid4())} | ({"if-match": if_match} if if_match else {})
+        return self._ask("POST", service, path, body=body, headers=headers)
 
     def delete(self, service: str, path: str) -> Any:
         """Take something back. The JSON of the answer, None if it has none."""

@@ -400,6 +400,7 @@ class Project(View):
     project_id: str
     title: str
     factory_id: str
+    revision: int = 0
     closed: bool = False
     created_at: datetime
     members: tuple[Member, ...] = ()
@@ -432,6 +433,7 @@ class Allocation(View):
     held: int
     charged: int
     overrun: int
+    revision: int = 0
     node_hours: Hours | None = None
     gpu_hours: Hours | None = None
 

@@ -108,6 +108,24 @@ def show_project(context: typer.Context, project_id: str, as_json: AsJson = Fals
         show_one(one, rows, as_json=as_json)
 
 
+@projects.command("close")
+def close_project(
+    context: typer.Context,
+    project_id: str,
+    reason: Annotated[str, typer.Option(help="Why, for those who ask later.")],
+    as_json: AsJson = False,
+) -> None:
+    """Close a project of which no job holds budget. Late usage is charged still; nothing else happens any more."""
+    with asking(context) as aifn:
+        place = path("/v1/projects/{}", project_id)
+        seen = aifn.one(Project, SERVICE, place)
+        answer = aifn.post(SERVICE, f"{place}/closure", {"reason": reason}, if_match=f'"r{seen.revision}"')
+        if as_json:
+            put_json(answer)
+        else:
+            print_line(f"{project_id} is closed")
+
+
 @projects.command("balance")
 def show_balance(context: typer.Context, project_id: str, as_json: AsJson = False) -> None:
     """What a project was granted, holds, has used and may still use, in hours of GPUs or nodes."""
