@@ -240,7 +240,12 @@ async def test_with_one_relay_gone_facts_arrive_by_the_other_and_later_by_both(t
     await tell(transport.brokers[BSC], topic, b"2", b"3")
     by_b = await hear(transport.brokers[LUMI], f"relay-b.bsc-aif.{topic}", 3)
     assert [record.value for record in by_b] == [b"1", b"2", b"3"]
+    # A mirror that is started now does without the relay, and is started anew when that comes back.
+    await asyncio.to_thread(transport.cut_off, LUMI)
+    await asyncio.to_thread(transport.reconnect, LUMI)
+    assert transport.mirrors[LUMI.id].relays() == ["relay-b"]
     await asyncio.to_thread(transport.return_relay, "relay-a")
+    assert transport.mirrors[LUMI.id].relays() == ["relay-a", "relay-b"]
     by_a = await hear(transport.brokers[LUMI], f"relay-a.bsc-aif.{topic}", 3)
     assert {record.value for record in by_a} >= {b"1", b"2"}
 

@@ -45,11 +45,12 @@ class JavaProgram:
         ensure_jars(self.jars, kafka_jars(), say=say)
 
     def make_folder(self) -> None:
-        """Its folder, with the settings of a fresh log. Raises OSError."""
+        """Its folder, with the settings of a fresh log; that of its last life is kept beside it. Raises OSError."""
         make_folder(self.folder)
         (self.folder / "log4j2.properties").write_text(_LOG4J.format(log=self.log), encoding="utf-8")
         for old in (self.log, self.output):
-            old.unlink(missing_ok=True)
+            if old.exists():
+                old.replace(old.with_name(f"last-{old.name}"))
         make_folder(self.folder / "tmp")
 
     def command(self, *, log: bool = True) -> list[str]:

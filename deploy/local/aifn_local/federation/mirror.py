@@ -48,6 +48,10 @@ _WORKER = {
 _CLIENTS = {"producer.linger.ms": "5", "consumer.fetch.max.wait.ms": "100"}
 
 
+class MirrorEnded(StackError):
+    """A mirror ended while it started: it loses patience with a broker that is slow."""
+
+
 @dataclass(frozen=True)
 class RelayAccess:
     """How one relay is reached: host:port and PEM files. A member writes with one credential and reads with another."""
@@ -138,11 +142,11 @@ class LocalMirror:
         return self.program.launch(self._heap_mb, self.mark)
 
     def wait_ready(self, pid: int, flows: int, *, patience: float = _READY_SECONDS) -> None:
-        """Return once each flow's connector has begun its work. Raises StackError, with the reason."""
+        """Return once each flow's connector has begun its work. Raises MirrorEnded with the reason, or StackError."""
         deadline = time.monotonic() + patience
         while self._flows_begun() < flows:
             if processes.exit_status(pid) is not None or not processes.is_alive(pid, self.mark):
-                raise explain("MirrorMaker", self.program.written(), log=self.log)
+                raise MirrorEnded(str(explain("MirrorMaker", self.program.written(), log=self.log)))
             if time.monotonic() > deadline:
                 raise StackError(f"a mirror was not ready after {patience:.0f} s: see {self.log}")
             time.sleep(0.2)

@@ -8,11 +8,12 @@ from aifn_local import processes
 from aifn_local.errors import StackError
 from aifn_local.federation.certificates import Authority
 from aifn_local.federation.members import Member, check_names
-from aifn_local.federation.mirror import LocalMirror, RelayAccess, settings
+from aifn_local.federation.mirror import LocalMirror, MirrorEnded, RelayAccess, settings
 from aifn_local.federation.relay import LocalRelay
 from aifn_local.federation.rules import rules
 
 Say = Callable[[str], None]
+_ATTEMPTS = 3
 
 
 class Transport:
@@ -142,8 +143,15 @@ class Transport:
         return mirror.launch(settings(member, self.brokers[member], reachable))
 
     def _wait_for_mirror(self, member: Member, pid: int) -> None:
+        """Return once it copies; one that ends while it starts is started again. Raises StackError."""
         mirror = self.mirrors[member.id]
-        mirror.wait_ready(pid, flows=2 * len(mirror.relays()))
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                return mirror.wait_ready(pid, flows=2 * len(mirror.relays()))
+            except MirrorEnded:
+                if not left:
+                    raise
+                pid = self._launch_mirror(member) or pid
 
     def _port(self, name: str) -> int:
         """The port of a server, the same each time."""
