@@ -147,7 +147,8 @@ class Transport:
         mirror = self.mirrors[member.id]
         for left in reversed(range(_ATTEMPTS)):
             try:
-                return mirror.wait_ready(pid, flows=2 * len(mirror.relays()))
+                mirror.wait_ready(pid, flows=2 * len(mirror.relays()))
+                return
             except MirrorEnded:
                 if not left:
                     raise

@@ -8,7 +8,7 @@ comes late finds the decision taken and changes nothing; both sides compute the 
         |           |
         +-----------+-> rejected | cancelled | expired
 
-Source of the two phases: pending and posted or voided transfers, as in TigerBeetle's two-phase transfers.
+Source of the two phases: pending transfers that are posted or voided, as TigerBeetle has them; decision 34.
 """
 
 from collections.abc import Iterable
