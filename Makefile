@@ -12,7 +12,7 @@ OFFLINE ?=
 export UV_PYTHON_DOWNLOADS = never
 export UV_NO_PROGRESS = 1
 
-.PHONY: help setup demo demo-federation up down test check schemas images test-containers bench fmt clean
+.PHONY: help setup demo demo-federation up down test check schemas images test-containers k8s-check bench fmt clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS='	' read -r name what; do printf '  %-16s %s\n' "$$name" "$$what"; done
@@ -22,7 +22,7 @@ $(UV):
 	@python3 -c 'import ensurepip, venv' 2>/dev/null || { echo "python3 has no venv module: install your system's python3-venv package"; exit 1; }
 	@python3 -m venv .tools && .tools/bin/pip install --quiet --disable-pip-version-check 'uv==$(UV_VERSION)' || { rm -rf .tools; echo "uv could not be installed: is the Python package index reachable from here?"; exit 1; }
 
-.venv/.synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml deploy/local/pyproject.toml) | $(UV)
+.venv/.synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml deploy/*/pyproject.toml) | $(UV)
 	@$(UV) sync --quiet --frozen --all-packages --python "$$(command -v python3)"
 	@touch $@
 
@@ -46,9 +46,9 @@ test: setup ## all tests (pytest); starts the broker and the database it needs
 check: setup ## ruff, mypy, import rules, doctests, generated files current
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
-	@$(RUN)/mypy libs services deploy/local deploy/images tests benchmarks
+	@$(RUN)/mypy libs services deploy/local deploy/images deploy/k8s tests benchmarks
 	@$(RUN)/lint-imports
-	@$(PY) -m pytest --doctest-modules libs services deploy/local deploy/images
+	@$(PY) -m pytest --doctest-modules libs services deploy/local deploy/images deploy/k8s
 	@$(RUN)/aifn schemas --check
 
 schemas: setup ## write what is generated: JSON Schemas, AsyncAPI, OpenAPI, docs/topics.md
@@ -60,8 +60,14 @@ images: setup ## one image for each service; OFFLINE=1 needs no registry; some w
 test-containers: setup ## a factory in containers, on the images of `make images`; needs a Docker engine
 	@$(PY) -m pytest -m containers -rs tests/containers
 
+k8s-check: setup ## render every Kubernetes overlay and validate it; builds its two tools with Go, once
+	@$(RUN)/aifn k8s check
+
 bench: setup ## measure, print a table, write build/bench/<name>.json; one with NAME=usage
 	@$(PY) -m benchmarks $(NAME)
+
+sim-federation: setup ## a federation of 32 in virtual time, an hour of it; SIM="--seconds 120 --share 1" for less
+	@$(PY) -m tests.federation.simulation $(SIM)
 
 fmt: setup ## format
 	@$(RUN)/ruff format . && $(RUN)/ruff check --fix .

@@ -15,9 +15,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     programs.mkdir()
     monkeypatch.setenv("PATH", f"{programs}:/bin:/usr/bin")
     monkeypatch.setenv("AIFN_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(
-        tools.shutil, "which", lambda name: str(programs / name) if (programs / name).exists() else None
-    )
+    monkeypatch.setattr("shutil.which", lambda name: str(programs / name) if (programs / name).exists() else None)
     return programs
 
 

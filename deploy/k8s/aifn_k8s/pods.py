@@ -7,6 +7,7 @@ from typing import Any
 Object = Mapping[str, Any]
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
 SERVICE_COMPONENTS = {"api", "worker", "migrate", "gate"}
+KNOWN_AT_RUN_TIME = "known-at-run-time"
 BY_HAND = {"federation-directory", "gateway-tls"}
 """Made at each site and renewed there: the signed directory, which is public, and the gateway's certificate."""
 
@@ -59,11 +60,11 @@ class Pod:
         return [(str(one["name"]), one) for one in both]
 
     def environment(self, container: Mapping[str, Any]) -> dict[str, str]:
-        """The variables it is given; one that is known at run time only has an empty value."""
+        """The variables it is given; a value that is known at run time only has a stand-in."""
         found: dict[str, str] = {}
         for source in container.get("envFrom", []):
             found |= self.config_maps.get(source.get("configMapRef", {}).get("name", ""), {})
-        return found | {one["name"]: str(one.get("value", "")) for one in container.get("env", [])}
+        return found | {one["name"]: str(one.get("value", KNOWN_AT_RUN_TIME)) for one in container.get("env", [])}
 
     @property
     def missing_config_maps(self) -> set[str]:

@@ -11,8 +11,6 @@ from aifn_k8s.pods import Pod, pods
 from aifn_k8s.render import Rendered
 
 PREFIX = "AIFN_"
-KNOWN_AT_RUN_TIME = "some-pod-0"
-"""Stands for a value that a pod has only once it runs, such as its own name."""
 
 
 def untold(rendered: Iterable[Rendered], settings: Mapping[str, type[ServiceSettings]], documents: str) -> list[str]:
@@ -58,7 +56,7 @@ def _refused(kind: type[ServiceSettings], given: Mapping[str, str]) -> list[str]
         if field.is_required() and (value is None or value.startswith("/")):
             values[name] = "postgresql://x@y/z" if "database" in name else "x" * 64
         elif value is not None and not value.startswith("/"):
-            values[name] = value or _empty(field)
+            values[name] = value
     try:
         kind.model_validate(values, strict=False)
     except ValidationError as wrong:
@@ -69,10 +67,6 @@ def _refused(kind: type[ServiceSettings], given: Mapping[str, str]) -> list[str]
             if one["type"] != "dict_type"
         ]
     return []
-
-
-def _empty(field: FieldInfo) -> str:
-    return "" if field.default in ("", None) else KNOWN_AT_RUN_TIME
 
 
 def _variables(name: str, field: FieldInfo) -> list[str]:

@@ -8,6 +8,11 @@ class FedgateSettings(ServiceSettings):
     """`factory` is the member's id. An empty `kafka` is a member without a broker: all goes over HTTPS."""
 
     factory: str = Field(pattern=r"^[a-z0-9-]{2,20}$", description="the member's id", examples=["lumi-aif"])
+    kafka: str = Field(
+        pattern=r"^([^\s,:/]+:\d{1,5}(,[^\s,:/]+:\d{1,5})*)?$",
+        description="bootstrap servers; empty is a member without a broker",
+        examples=["kafka:9092"],
+    )
     fed_key: str = Field(description="file with the online keys", examples=["/run/secrets/online.key.json"])
     fed_directory: str = Field(
         description="folder with root.<n>.json and directory.json", examples=["/etc/aifn/federation"]
