@@ -1,6 +1,7 @@
 """Applications and awards on a real database."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -56,6 +57,15 @@ async def test_a_playground_request_is_decided_and_awarded_at_once(lumi: Databas
     (line,) = granted.lines
     assert (line.resource, line.amount) == ("lumi/lumi-g/gpu-time", 288_000_000)
     assert granted.ends_at.month == granted.starts_at.month + 2 - 12
+
+
+async def test_an_award_keeps_the_limit_on_inference_of_its_own_call(lumi: Database) -> None:
+    limited = replace(next(one for one in access.seed_calls() if one.call_id == "aif-playground"), call_id="limited")
+    async with transaction(lumi) as tx:
+        await store.add_call(tx, replace(limited, inference_cap_pct=10))
+    await apply(lumi, "limited")
+    await apply(lumi)
+    assert [one.inference_cap_pct for one in await announced(lumi, AwardGranted)] == [10, None]
 
 
 async def test_a_refused_application_is_kept_with_its_findings_and_awarded_to_nobody(lumi: Database) -> None:

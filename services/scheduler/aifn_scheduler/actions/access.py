@@ -136,6 +136,7 @@ async def _grant(tx: Transaction, filed: Filed, call: Call, *, by: str, reason: 
             principal_investigator=filed.submitted_by,
             starts_at=now,
             ends_at=domain.after_months(now, application.months),
+            inference_cap_pct=call.inference_cap_pct,
         ),
     )
 

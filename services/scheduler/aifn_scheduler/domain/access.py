@@ -17,7 +17,11 @@ _GPU_HOUR_SECONDS = 3600
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An access mode that takes applications between two moments, under one policy version."""
+    """An access mode that takes applications between two moments, under one policy version.
+
+    `inference_cap_pct`: most of an award that inference may use; None is no limit. Its awards keep it: a switch is a
+    new call.
+    """
 
     call_id: str
     mode: str
@@ -30,6 +34,7 @@ class Call:
     partitions: tuple[str, ...] | None
     single_machine: bool
     source: str
+    inference_cap_pct: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

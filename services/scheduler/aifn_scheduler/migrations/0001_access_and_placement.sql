@@ -55,7 +55,8 @@ CREATE TABLE call (
     closes_at          timestamptz CHECK (closes_at > opens_at),
     partitions         text[],
     single_machine     boolean NOT NULL,
-    source             text NOT NULL
+    source             text NOT NULL,
+    inference_cap_pct  int CHECK (inference_cap_pct BETWEEN 0 AND 100)
 );
 
 CREATE SEQUENCE project_number;

@@ -11,9 +11,9 @@ from aifn_common.errors import NotFound
 from aifn_scheduler.domain.access import Application, Ask, Call, Finding, Organisation
 
 _CALL_COLUMNS = """call_id, mode, policy_version, pool, deciding_authority, technical_check, opens_at, closes_at,
-       partitions, single_machine, source"""
+       partitions, single_machine, source, inference_cap_pct"""
 _ADD_CALL = f"""
-INSERT INTO call ({_CALL_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+INSERT INTO call ({_CALL_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT (call_id) DO NOTHING"""
 _CALL = f"SELECT {_CALL_COLUMNS} FROM call WHERE call_id = $1"
 _CALLS = f"SELECT {_CALL_COLUMNS} FROM call WHERE call_id > $1 ORDER BY call_id LIMIT $2"
@@ -91,6 +91,7 @@ async def add_call(tx: Transaction, call: Call) -> None:
         None if call.partitions is None else list(call.partitions),
         call.single_machine,
         call.source,
+        call.inference_cap_pct,
     )
 
 
