@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from aifn_events.cloudevents import MalformedEvent
@@ -32,6 +33,7 @@ from aifn_common.kafka import (
 
 log = logging.getLogger(__name__)
 READ_AT_ONCE = 100
+MOST_CONTINUED = 1000
 Hopeless = list[tuple[Record, Exception]]
 
 
@@ -153,6 +155,7 @@ class BatchReader:
         telemetry.metrics.received.add(batch.size, topic)
         with telemetry.handling_batch(f"{self._one.group} handle batch", _traceparents(batch.events)):
             rejected = await self._patiently(batch.events, batch.hopeless)
+            _continue_traces(f"{self._one.group} handle", batch.events)
         outbox.nudge()
         dead = len(batch.hopeless) + rejected
         outcome = {"outcome": "handled" if dead < batch.size else "set_aside"}
@@ -245,6 +248,18 @@ def _traceparents(events: Sequence[tuple[Any, Record]]) -> list[str]:
     """The trace contexts that the first of these records carry."""
     found = [value for _, record in events[:64] for name, value in record.headers if name == "traceparent" and value]
     return [value.decode("ascii", "replace") for value in found]
+
+
+def _continue_traces(name: str, events: Sequence[tuple[Any, Record]]) -> None:
+    """Give each sampled event of a batch a span in its own trace, at most so many."""
+    sampled = (
+        value.decode("ascii", "replace")
+        for _, record in events
+        for header, value in record.headers
+        if header == "traceparent" and value and value[-2:] == b"01"
+    )
+    for traceparent in islice(sampled, MOST_CONTINUED):
+        telemetry.part_of(name, traceparent)
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:

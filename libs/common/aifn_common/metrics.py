@@ -92,6 +92,28 @@ CATALOGUE: tuple[Metric, ...] = (
         ("machine",),
         told_by="accounting",
     ),
+    Metric(
+        "aifn_federation_alarms",
+        "gauge",
+        "alarms that are open, by whose log they are about: gaps, silence, another past, and the like",
+        ("origin", "alarm"),
+        told_by="fedgate",
+    ),
+    Metric(
+        "aifn_federation_gap_seconds",
+        "gauge",
+        "how long the oldest gap in a member's logs has been open",
+        ("origin",),
+        "s",
+        told_by="fedgate",
+    ),
+    Metric(
+        "aifn_federation_quarantined",
+        "gauge",
+        "messages of a member that were not believed, in the last 24 hours",
+        ("origin",),
+        told_by="fedgate",
+    ),
 )
 BY_NAME = {one.name: one for one in CATALOGUE}
 
@@ -123,8 +145,8 @@ class Gauge:
 class Metrics:
     """The instruments, one for each line of the catalogue that the plumbing or a service counts with."""
 
-    def __init__(self) -> None:
-        self._meter = otel_metrics.get_meter("aifn")
+    def __init__(self, meter: otel_metrics.Meter | None = None) -> None:
+        self._meter = meter or otel_metrics.get_meter("aifn")
         self.received = self._counter("aifn_events_received")
         self.repeated = self._counter("aifn_events_repeated")
         self.retried = self._counter("aifn_event_retries")
@@ -148,6 +170,24 @@ class Metrics:
         self.placed = self._counter("aifn_jobs_placed")
         self.ledger_drift = self._gauge("aifn_ledger_drift")
         self.days_incomplete = self._gauge("aifn_usage_days_incomplete")
+
+        self.federation_alarms = self._gauge("aifn_federation_alarms")
+        self.federation_gaps = self._gauge("aifn_federation_gap_seconds")
+        self.federation_quarantined = self._gauge("aifn_federation_quarantined")
+
+    def drop_leading(self) -> None:
+        """This process leads no longer: what only a leading worker tells is told by another."""
+        for gauge in (
+            self.outbox_waiting,
+            self.outbox_age,
+            self.dead_waiting,
+            self.ledger_drift,
+            self.days_incomplete,
+            self.federation_alarms,
+            self.federation_gaps,
+            self.federation_quarantined,
+        ):
+            gauge.drop()
 
     def _counter(self, name: str) -> otel_metrics.Counter:
         return self._meter.create_counter(name, description=BY_NAME[name].meaning)

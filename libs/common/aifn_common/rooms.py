@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from aifn_common.database import Transaction
+from aifn_common.database import Database, Transaction
 from aifn_common.kafka import Subscriptions
 from aifn_common.settings import ServiceSettings
 
@@ -24,7 +24,10 @@ class Timer:
 
 @dataclass(frozen=True)
 class Service:
-    """A service's rooms, as its app.py lists them."""
+    """A service's rooms, as its app.py lists them.
+
+    Each of `measures` puts something that is kept in the database into the metrics; the leading worker asks them.
+    """
 
     name: str
     package: str
@@ -32,6 +35,7 @@ class Service:
     settings: type[ServiceSettings] = ServiceSettings
     routers: Sequence[APIRouter] = ()
     timers: Sequence[Timer] = ()
+    measures: Sequence[Callable[[Database], Awaitable[None]]] = ()
     seed: Callable[[Transaction, Any], Awaitable[None]] | None = field(default=None)
 
     @property

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -148,7 +148,7 @@ class Worker:
         settings = self._settings
         relay = Relay(db, settings, source=source_of(self._service, settings))
         timers = [self._tick(timer, db, hearing) for timer in self._service.timers]
-        measuring = _keep_at("measuring", lambda: _measure(db, settings))
+        measuring = _keep_at("measuring", lambda: _measure(db, settings, self._service.measures))
         return [relay.run(), _keep_house(db), measuring, *timers]
 
     async def _tick(self, timer: Timer, db: Database, hearing: Hearing) -> None:
@@ -206,21 +206,20 @@ async def _wait_for_schema(service: Service, db: Database) -> None:
         await asyncio.sleep(0.3)
 
 
-async def _measure(db: Database, settings: ServiceSettings) -> None:
+async def _measure(
+    db: Database, settings: ServiceSettings, measures: Sequence[Callable[[Database], Awaitable[None]]]
+) -> None:
     """Look again and again at what the leading worker alone should tell, and tell nothing once it leads no longer."""
     try:
         while True:
             with suppress(*CONNECTION_FAULTS):
                 await outbox.measure(db, clock_factor=settings.clock_factor)
                 await dead_letters.measure(db)
+                for one in measures:
+                    await one(db)
             await asyncio.sleep(MEASURE_SECONDS)
     finally:
-        for gauge in (
-            telemetry.metrics.outbox_waiting,
-            telemetry.metrics.outbox_age,
-            telemetry.metrics.dead_waiting,
-        ):
-            gauge.drop()
+        telemetry.metrics.drop_leading()
 
 
 async def _keep_house(db: Database) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from aifn_common import outbox
+from aifn_common import outbox, telemetry
 from aifn_common.database import Database, transaction
 
 from aifn_scheduler.actions import planning
@@ -19,5 +19,7 @@ async def plan_tick(db: Database, settings: SchedulerSettings) -> None:
         placed = await planning.plan_jobs(tx, settings)
     if placed:
         outbox.nudge()
+        telemetry.metrics.placed.add(placed)
     took = time.monotonic() - began
+    telemetry.metrics.planning.record(took)
     await asyncio.sleep(min(3 * took, _LONGEST_REST_SECONDS))

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from importlib.metadata import version
 
-from aifn_common import clock
+from aifn_common import clock, telemetry
 from aifn_common.database import Transaction
 from aifn_common.outbox import announce, announce_all
 from aifn_events.base import Event
@@ -77,7 +77,7 @@ async def queue_job(tx: Transaction, event: JobDispatched, settings: SiteAgentSe
     submitted_at = next_instant(clock.now(), machine.advanced_until)
     cancelled = await store.take_cancel(tx, event.job_id)
     job = _new_job(event, partition, settings, submitted_at=submitted_at, cancelled=cancelled)
-    local_job_id = await store.add_job(tx, job)
+    local_job_id = await store.add_job(tx, job, telemetry.current_traceparent())
     obstacle = too_large(size_of(job.nodes, job.slices, partition.units_per_node), _offered(partition, settings))
     if local_job_id is not None and obstacle is not None:
         await store.refuse_job(tx, local_job_id, submitted_at)
@@ -118,8 +118,20 @@ async def follow(tx: Transaction, settings: SiteAgentSettings) -> bool:
     if not events and not moved:
         return False
     await store.set_advanced(tx, settings.machine, until)
-    await announce_all(tx, events)
+    await announce_all(tx, await _traced(tx, events))
     return True
+
+
+async def _traced(tx: Transaction, events: list[Event]) -> list[Event]:
+    """What happened to a job belongs to the trace in which it came here."""
+    about_jobs = [one for one in events if isinstance(one, JobStarted | JobEnded | UsageReported)]
+    traces = await store.traces_of(tx, {one.job_id for one in about_jobs if one.job_id is not None})
+    return [
+        one.model_copy(update={"traceparent": telemetry.part_of("siteagent follow", traces.get(one.job_id or ""))})
+        if isinstance(one, JobStarted | JobEnded | UsageReported)
+        else one
+        for one in events
+    ]
 
 
 async def _follow_partition(

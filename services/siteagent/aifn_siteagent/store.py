@@ -1,6 +1,6 @@
 """All SQL of the site agent. Rows in, domain values out; it decides nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -101,8 +101,8 @@ _LIVE_JOBS = f"SELECT {_JOB_COLUMNS} FROM job WHERE partition_id = $1 AND outcom
 _LIVE_IN = "SELECT EXISTS (SELECT FROM job WHERE partition_id = $1 AND outcome IS NULL)"
 _ADD_JOB = """
 INSERT INTO job (job_id, project_id, partition_id, resource, local_user, nodes, slices, walltime_seconds, run_seconds,
-                 exit_code, requeue_after_seconds, submitted_at, cancel_at, cancel_reason)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                 exit_code, requeue_after_seconds, submitted_at, cancel_at, cancel_reason, traceparent)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 ON CONFLICT (job_id) DO NOTHING RETURNING local_job_id"""
 _CHANGE_JOB = """
 UPDATE job SET segment = $2, submitted_at = $3, started_at = $4, ends_at = $5, on_nodes = $6 WHERE local_job_id = $1"""
@@ -112,6 +112,7 @@ UPDATE job SET outcome = $2, ended_at = $3, segments = $4, segment = $5, submitt
 WHERE local_job_id = $1"""
 _CANCEL = """
 UPDATE job SET cancel_at = $2, cancel_reason = $3 WHERE job_id = $1 AND outcome IS NULL AND cancel_at IS NULL"""
+_TRACES = "SELECT job_id, traceparent FROM job WHERE job_id = ANY($1::text[]) AND traceparent IS NOT NULL"
 _KNOWN = "SELECT EXISTS (SELECT FROM job WHERE job_id = $1)"
 _REMEMBER_CANCEL = "INSERT INTO early_cancel (job_id, reason) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 _TAKE_CANCEL = "DELETE FROM early_cancel WHERE job_id = $1 RETURNING reason"
@@ -147,8 +148,11 @@ async def has_live_jobs(tx: Transaction, partition_id: str) -> bool:
     return bool(await tx.fetchval(_LIVE_IN, partition_id))
 
 
-async def add_job(tx: Transaction, job: NewJob) -> int | None:
-    """Queue a job and return its local number; None, and nothing changed, if a job of that name is known."""
+async def add_job(tx: Transaction, job: NewJob, traceparent: str | None) -> int | None:
+    """Queue a job, with the trace it came in, and return its local number.
+
+    Returns: None, and nothing is changed, if a job of that name is known.
+    """
     number: int | None = await tx.fetchval(
         _ADD_JOB,
         job.job_id,
@@ -165,8 +169,14 @@ async def add_job(tx: Transaction, job: NewJob) -> int | None:
         job.submitted_at,
         job.cancel_at,
         job.cancel_reason,
+        traceparent,
     )
     return number
+
+
+async def traces_of(tx: Transaction, job_ids: Collection[str]) -> dict[str, str]:
+    """The traces in which jobs came here, by job."""
+    return {row["job_id"]: row["traceparent"] for row in await tx.fetch(_TRACES, list(job_ids))} if job_ids else {}
 
 
 async def change_jobs(tx: Transaction, jobs: Iterable[Job]) -> None:

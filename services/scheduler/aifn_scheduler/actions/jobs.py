@@ -1,6 +1,6 @@
 """The life of a job: submitted, paid for, sent, started, ended, cancelled, closed once."""
 
-from aifn_common import clock
+from aifn_common import clock, telemetry
 from aifn_common.database import Transaction
 from aifn_common.errors import NotFound
 from aifn_common.outbox import announce
@@ -43,7 +43,8 @@ async def submit_job(
         longest_seconds=longest_seconds,
     )
     job_id = short_id(factory[:43])
-    await store.add_job(tx, job_id, wish, submitted_by=submitted_by, now=now)
+    trace = telemetry.current_traceparent()
+    await store.add_job(tx, job_id, wish, submitted_by=submitted_by, now=now, traceparent=trace)
     return await store.get_job(tx, job_id)
 
 

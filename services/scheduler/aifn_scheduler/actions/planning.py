@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from aifn_common import clock
+from aifn_common import clock, telemetry
 from aifn_common.database import Transaction
 from aifn_common.errors import Refusal
 from aifn_common.outbox import announce_all
@@ -126,6 +126,7 @@ async def _place(
         if plan.starts_now and plan.partition_id is not None
     ]
     taken = await store.place_jobs(tx, placements, now)
+    traces = await store.traces_of(tx, taken)
     await announce_all(
         tx,
         [
@@ -138,6 +139,7 @@ async def _place(
                 resource=one.resource,
                 amount=one.amount,
                 starts_at=now,
+                traceparent=telemetry.part_of("scheduler place", traces.get(one.job_id)),
             )
             for one in placements
             if one.job_id in taken

@@ -1,7 +1,7 @@
 """Remembers jobs: what waits, what holds slices, what was decided and why."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,8 +25,8 @@ _SELECT = f"SELECT {_COLUMNS} FROM job"
 
 _ADD = """
 INSERT INTO job (job_id, project_id, name, submitted_by, wanted_partition, size_kind, size_count, walltime_seconds,
-                 script, software_stack, submitted_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING place"""
+                 script, software_stack, submitted_at, traceparent)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING place"""
 _LIST = f"""
 {_SELECT}
 WHERE place > $1 AND ($2::text[] IS NULL OR project_id = ANY($2)) AND ($3::text IS NULL OR project_id = $3)
@@ -78,6 +78,7 @@ LEFT JOIN (SELECT partition_id, count(*) AS jobs, sum(slices) AS slices FROM job
 LEFT JOIN (SELECT planned_on, count(*) AS jobs FROM job WHERE state = 'queued' GROUP BY planned_on) AS waiting
        ON waiting.planned_on = partition.partition_id
 WHERE partition.partition_id > $1 ORDER BY partition.partition_id LIMIT $2"""
+_TRACES = "SELECT job_id, traceparent FROM job WHERE job_id = ANY($1::text[]) AND traceparent IS NOT NULL"
 _BEFORE = "SELECT count(*) FROM job WHERE state = 'queued' AND place < $1"
 
 
@@ -144,8 +145,10 @@ class Occupancy:
     jobs_planned: int
 
 
-async def add_job(tx: Transaction, job_id: str, wish: JobWish, *, submitted_by: str, now: datetime) -> int:
-    """Put a job at the end of the queue; returns its place."""
+async def add_job(
+    tx: Transaction, job_id: str, wish: JobWish, *, submitted_by: str, now: datetime, traceparent: str | None
+) -> int:
+    """Put a job at the end of the queue, with the trace it came in; returns its place."""
     place: int = await tx.fetchval(
         _ADD,
         job_id,
@@ -159,6 +162,7 @@ async def add_job(tx: Transaction, job_id: str, wish: JobWish, *, submitted_by: 
         wish.script,
         wish.software_stack,
         now,
+        traceparent,
     )
     return place
 
@@ -242,6 +246,11 @@ async def place_jobs(tx: Transaction, placements: Sequence[Placement], now: date
         [json.dumps(one.explanation) for one in placements],
     )
     return {row["job_id"] for row in rows}
+
+
+async def traces_of(tx: Transaction, job_ids: Collection[str]) -> dict[str, str]:
+    """The traces in which jobs were submitted, by job."""
+    return {row["job_id"]: row["traceparent"] for row in await tx.fetch(_TRACES, list(job_ids))} if job_ids else {}
 
 
 async def explain_jobs(tx: Transaction, estimates: Sequence[Estimate]) -> None:
