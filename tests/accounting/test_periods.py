@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from aifn_accounting.actions import completeness, periods, rates
+from aifn_accounting.actions import completeness, periods, rates, usage
 from aifn_accounting.domain.periods import (
     EarlierPeriodOpen,
     GapsOpen,
@@ -225,6 +225,25 @@ async def test_a_correction_that_moves_a_run_out_of_a_closed_month_takes_all_of_
         ("correction", 300, 1, 0),
     ]
     assert await month_holds(db)
+
+
+async def test_usage_that_waited_for_its_allocation_when_the_month_was_closed_is_entered_when_it_is_charged(
+    db: Database, settings: AccountingSettings
+) -> None:
+    await later()
+    await have_project(db)
+    assert await charge(db, settings, run("j1", 600), run("j2", 1000, lasted=4, project="p2")) == []
+    await close_month(db)
+    await watch(db, settings)
+    assert await entries(db) == []
+    await grant(db, "p2", 1_000_000, starts_at=SEPTEMBER_START)
+    async with transaction(db) as tx:
+        await usage.settle_suspense(tx)
+    await watch(db, settings)
+    await watch(db, settings)
+    assert await entries(db) == [("late", 500, 0, None)]
+    assert await month_holds(db)
+    assert (await balances(db, "p2"))[2] == 1000
 
 
 async def test_months_closed_one_after_the_other_sum_to_what_was_charged(

@@ -49,12 +49,14 @@ async def close_period(
 ) -> store.Period:
     """Freeze what is known of a month. Whatever is heard of it later is entered into the open month, linked to it.
 
-    Usage goes on meanwhile: what is committed after the last record that the totals know counts as late.
+    What is heard after the last record that the totals know counts as late.
 
     Raises: PeriodClosed, PeriodNotOver, EarlierPeriodOpen, GapsOpen, HoldsOpen.
     """
-    now = clock.now()
+    # Nothing is charged meanwhile, so that what waits for its charge is either in the totals or entered later.
+    await usage_store.lock_usage(tx)
     await store.lock_periods(tx)
+    now = clock.now()
     since, until = bounds(month)
     holds = await store.open_holds(tx, until)
     gaps = await store.count_open_gaps(tx, since.date(), until.date())
@@ -92,8 +94,7 @@ async def close_period(
 async def post_late_entries(tx: Transaction, up_to: int) -> None:
     """Enter what records up to a number change in closed months, and see that their days are compared."""
     after = await completeness_store.take_watched(tx)
-    if up_to > after:
-        await store.post_entries(tx, after, up_to, clock.now())
+    await store.post_entries(tx, after, up_to, clock.now())
 
 
 async def list_months(tx: Transaction) -> list[Month]:

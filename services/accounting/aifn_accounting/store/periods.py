@@ -58,11 +58,11 @@ FROM period_total t JOIN allocation a ON a.number = t.allocation_number WHERE t.
 # Of records heard since: what each changes in each closed month that knows nothing of it. It takes the place of the
 # highest revision below it that was heard earlier and was charged. Which allocation paid for that one does not matter:
 # one that pays no more has a charge of nothing under the new number.
-_POST = """
+_ENTER = """
 INSERT INTO period_entry
     (month, recorded_in, kind, usage_number, corrects, allocation_number, resource, change, posted_at)
 SELECT month, recorded_in, CASE WHEN corrects IS NULL THEN 'late' ELSE 'correction' END, number, corrects,
-    allocation_number, resource, change, $3
+    allocation_number, resource, change, $1
 FROM (
     SELECT m.month, u.number, p.number AS corrects, c.allocation_number, c.resource,
         greatest(
@@ -83,15 +83,24 @@ FROM (
     ) p ON u.revision > 0
     LEFT JOIN usage_charge o ON o.usage_number = p.number AND o.allocation_number = c.allocation_number
     JOIN (
-        SELECT month, last_number, month::timestamp AT TIME ZONE 'UTC' AS since,
+        SELECT month, last_number, closed_at, month::timestamp AT TIME ZONE 'UTC' AS since,
             (month + interval '1 month') AT TIME ZONE 'UTC' AS until
         FROM period
-    ) m ON m.last_number < u.number AND m.until > least(u.started_at, p.started_at)
+    ) m ON {unknown} AND m.until > least(u.started_at, p.started_at)
         AND m.since <= greatest(u.ended_at, p.ended_at)
-    WHERE u.number > $1 AND u.number <= $2 AND (u.revision > 0 OR u.started_at < $4)
+    WHERE {news}
 ) found
 WHERE change <> 0 ORDER BY number, month, allocation_number
 ON CONFLICT DO NOTHING"""
+_POST = _ENTER.format(
+    unknown="m.last_number < u.number",
+    news="u.number > $2 AND u.number <= $3 AND (u.revision > 0 OR u.started_at < $4)",
+)
+# What waited for an allocation gets its charge under the number it has had all the time.
+_POST_SETTLED = _ENTER.format(
+    unknown="m.closed_at <= w.settled_at",
+    news="c.settled AND w.settled_at >= (SELECT min(closed_at) FROM period)",
+).replace("    LEFT JOIN LATERAL (", "    JOIN suspense w ON w.usage_number = u.number\n    LEFT JOIN LATERAL (")
 _ENTRIES = """
 SELECT e.number, e.month, e.recorded_in, e.kind, e.change, e.resource, a.id AS allocation_id, a.project_id,
     u.machine_id, u.local_job_id, u.submitted_at, u.segment, u.revision, p.revision AS corrects_revision, u.job_id,
@@ -251,7 +260,8 @@ async def post_entries(tx: Transaction, after: int, up_to: int, at: datetime) ->
     """Enter what records of these numbers change in closed months; those entered before are left as they are."""
     last = await last_closed(tx)
     if last is not None:
-        await tx.execute(_POST, after, up_to, at, bounds(last)[1])
+        await tx.execute(_POST, at, after, up_to, bounds(last)[1])
+        await tx.execute(_POST_SETTLED, at)
 
 
 async def entered_up_to(tx: Transaction) -> int:
