@@ -115,7 +115,7 @@ class Federation:
             app.state.repair = repair
             await door.look_into_folder(db)
             try:
-                yield Gatehouse(member, db, door, repair, clock, url)
+                yield Gatehouse(member, db, door, repair, clock, url, self.apps)
             finally:
                 self.apps.pop(member, None)
                 db.terminate()
@@ -150,6 +150,7 @@ class Gatehouse:
     repair: Repair
     clock: Clock
     url: str
+    apps: dict[str, Any]
 
     async def tell(self, event: Event, stream: str = "capacity", *, recipient: str = "") -> Envelope:
         """Sign a fact into the own log."""
@@ -164,6 +165,12 @@ class Gatehouse:
             Arrival(one.raw if isinstance(one, Envelope) else one, origin, stream, via="test") for one in envelopes
         ]
         return await receive.take_in(self.db, self.door, arrivals)
+
+    def door_client(self, *, local: bool = True) -> httpx.AsyncClient:
+        """Asks this gate, as somebody on its machine or from elsewhere."""
+        app = self.apps[self.name]
+        client = ("127.0.0.1", 1) if local else ("10.0.0.9", 1)
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app=app, client=client), base_url="http://gate.test")
 
     async def chain(self, origin: str = "lumi-aif", stream: str = "capacity") -> Chain:
         """How far a stream is known."""

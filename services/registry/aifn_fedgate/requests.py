@@ -12,7 +12,7 @@ from aifn_fedgate.signing import SigningKey
 
 TYPE = "aifn-request+jws"
 LIFE = timedelta(seconds=60)
-LEEWAY = timedelta(seconds=60)
+LEEWAY = timedelta(minutes=5)
 MOST_CHARACTERS = 2_000
 
 

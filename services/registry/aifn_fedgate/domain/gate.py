@@ -5,7 +5,7 @@ the database run the same lines.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -60,13 +60,14 @@ class Memory(Protocol):
 
 @dataclass(frozen=True)
 class Gate:
-    """Who looks, whom they trust, and what they know to read."""
+    """Who looks, whom they trust, and how they verify and read; a simulation may remember what it has read before."""
 
     me: str
     trust: Trust
     verify: Verify
     open_sealed: OpenSealed
     kinds: Kinds = field(default_factory=lambda: FACTS)
+    read: Callable[..., Fact] = read_fact
 
     def look(self, arrival: Arrival, envelope: Envelope, memory: Memory, now: datetime) -> Ruling:
         """Judge one arrival that `unpack` could read, and move its chain on. Raises nothing that bytes can cause."""
@@ -123,7 +124,7 @@ class Gate:
             return Ruling(arrival, verdict, code, "", envelope)
         remember(chain, memory, envelope)
         try:
-            fact = read_fact(envelope, self.me, self.kinds, now=now, open_sealed=self.open_sealed)
+            fact = self.read(envelope, self.me, self.kinds, now=now, open_sealed=self.open_sealed)
         except Malformed as wrong:
             return Ruling(arrival, Verdict.QUARANTINED, wrong.code, str(wrong), envelope, moved=True)
         except UnknownFact as unknown:
