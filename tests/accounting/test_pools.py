@@ -254,7 +254,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@effort(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@effort(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_is_done_to_pools_the_books_hold(backends: Backends, steps: list[tuple[str, int]]) -> None:
     async def go() -> None:
         async with backends.database("aifn_accounting") as db:
