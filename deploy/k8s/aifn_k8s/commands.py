@@ -24,6 +24,17 @@ def generate(root: Root = Path()) -> None:
         typer.echo(f"written deploy/k8s/{path}")
 
 
+@k8s.command("tools")
+def build_tools() -> None:
+    """Have the programs at hand that `check` needs, building what is missing."""
+    try:
+        command, program = tools.renderer(_say), tools.validator(_say)
+    except StackError as fault:
+        typer.echo(f"aifn k8s tools: {fault}", err=True)
+        raise typer.Exit(2) from None
+    _say(f"rendered by {command[0]}, validated by {program}")
+
+
 @k8s.command("schemas")
 def fetch_schemas(
     made_elsewhere: Annotated[list[Path] | None, typer.Argument(help="Schemas that were generated.")] = None,
