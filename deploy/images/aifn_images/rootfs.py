@@ -52,7 +52,7 @@ POSTGRES = Rootfs(
     ),
     own="/var/lib/postgresql /var/run/postgresql",
 )
-KAFKA = Rootfs("java-base", ("libc6", "zlib1g", "libstdc++6"), drop=_TOOLS, own="/var/lib/kafka")
+KAFKA = Rootfs("java-base", ("libc6", "zlib1g", "libstdc++6"), drop=_TOOLS, own="/var/lib/kafka /var/lib/kafka/data")
 
 
 def make(rootfs: Rootfs, tag: str) -> None:
