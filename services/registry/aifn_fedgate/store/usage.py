@@ -6,12 +6,14 @@ from aifn_common.database import Transaction
 
 from aifn_fedgate.domain.usage import HourKey
 
+_LOCK = "SELECT FROM usage_charge WHERE identity = ANY($1::bytea[]) ORDER BY identity FOR UPDATE"
+# `before` must not lock: a row that is locked and changed in one statement is not seen by it.
 _PUT = """
 WITH said AS (
     SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::timestamptz[], $5::int[], $6::bigint[])
         AS t(identity, project_id, resource, hour, revision, amount)
 ), before AS (
-    SELECT c.* FROM usage_charge AS c JOIN said USING (identity) FOR UPDATE OF c
+    SELECT c.* FROM usage_charge AS c JOIN said USING (identity)
 ), put AS (
     INSERT INTO usage_charge AS c (identity, project_id, resource, hour, revision, amount)
     SELECT identity, project_id, resource, hour, revision, amount FROM said
@@ -49,6 +51,7 @@ async def put_charges(tx: Transaction, rows: Sequence[tuple[bytes, HourKey, int,
         columns = [
             (identity, key.project_id, key.resource, key.hour, rev, amount) for identity, key, rev, amount in rows
         ]
+        await tx.execute(_LOCK, [identity for identity, *_ in rows])
         await tx.execute(_PUT, *(list(column) for column in zip(*columns, strict=True)))
 
 
