@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import uvloop
 from aifn_accounting import subscribers
-from aifn_accounting.actions import projects
+from aifn_accounting.actions import grants
 from aifn_accounting.actions.usage import Pseudonyms, record_row
 from aifn_accounting.app import service
 from aifn_accounting.settings import AccountingSettings
@@ -66,9 +66,9 @@ def run() -> list[Figure]:
 
 async def _measure(kafka: str, postgres: str) -> list[Figure]:
     await create_topics(kafka)
-    db = await _database(postgres)
+    db = await new_database(postgres)
     try:
-        await _prepare(db)
+        await prepare(db)
         await _produce(kafka)
         ours = await _ingest(kafka, db)
         copied = await _copy(db)
@@ -81,7 +81,8 @@ async def _measure(kafka: str, postgres: str) -> list[Figure]:
     ]
 
 
-async def _database(postgres: str) -> Database:
+async def new_database(postgres: str) -> Database:
+    """A fresh database with accounting's schema."""
     admin = await connect(postgres, connections=2)
     await admin.execute("CREATE DATABASE bench_usage")
     await admin.close()
@@ -90,11 +91,12 @@ async def _database(postgres: str) -> Database:
     return db
 
 
-async def _prepare(db: Database) -> None:
+async def prepare(db: Database) -> None:
+    """Projects, allocations, and a hold for the job of every record."""
     async with transaction(db) as tx:
         for number in range(ALLOCATIONS):
             await ledger.add_project(tx, f"p{number}", "A project", "lumi-aif", by="bench", at=START)
-            await projects.open_allocation(
+            await grants.open_allocation(
                 tx,
                 f"p{number}",
                 GPU,
@@ -113,7 +115,8 @@ async def _prepare(db: Database) -> None:
     await db.execute("VACUUM ANALYZE")
 
 
-def _records() -> Iterator[UsageReported]:
+def records() -> Iterator[UsageReported]:
+    """The records of a run."""
     for number in range(RECORDS):
         submitted = START + timedelta(seconds=number)
         yield UsageReported(
@@ -140,7 +143,7 @@ async def _produce(kafka: str) -> None:
     await producer.start()
     now = datetime.now(UTC)
     try:
-        for event in _records():
+        for event in records():
             headers = headers_of(event, source="urn:aifn:lumi-aif:siteagent", time=now)
             raw = [(name, text.encode()) for name, text in headers.items()]
             await producer.send(event.topic, event.model_dump_json().encode(), event.key.encode(), headers=raw)
@@ -192,7 +195,7 @@ async def _check(db: Database) -> None:
 async def _copy(db: Database) -> float:
     names = Pseudonyms(KEY)
     await db.execute("CREATE TABLE copied (LIKE usage_record INCLUDING ALL)")
-    rows = [record_row(number, event, None, names, START) for number, event in enumerate(_records())]
+    rows = [record_row(number, event, None, names, START) for number, event in enumerate(records())]
     began = time.perf_counter()
     for start in range(0, RECORDS, BATCH):
         async with transaction(db) as tx:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from aifn_common.settings import ServiceSettings
+from aifn_common.settings import ServiceSettings, is_secret
 from aifn_local import generated
 from aifn_local.factory import API_SERVICES, service_of
 from aifn_local.fleet import ROOMS
@@ -25,7 +25,7 @@ def test_every_generated_file_in_the_repository_is_current() -> None:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The parts of the repository that are generated."""
-    for part in ("docs", "libs/events"):
+    for part in ("docs", "libs/events", "deploy/observability"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", ".venv", "dist"))
     return tmp_path
 
@@ -54,8 +54,10 @@ def test_the_table_has_every_setting_of_every_service_with_its_meaning() -> None
     for room in ROOMS:
         for name, field in service_of(room).settings.model_fields.items():
             assert field.description, f"{room}: {name} has no description"
-            assert f"| `AIFN_{name.upper()}` | {field.description} |" in text
-    assert "| `AIFN_KAFKA` | bootstrap servers | **required** | `kafka:9092` |" in text
+            or_file = f"<br>`AIFN_{name.upper()}_FILE`" if is_secret(field) else ""
+            assert f"| `AIFN_{name.upper()}`{or_file} | {field.description} |" in text
+    meaning = "bootstrap servers, host:port, with commas between"
+    assert f"| `AIFN_KAFKA` | {meaning} | **required** | `kafka:9092` |" in text
     assert text.count("`AIFN_KAFKA`") == 1, "what all services share stands once"
     assert len(ServiceSettings.model_fields) > 10
 

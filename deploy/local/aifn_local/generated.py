@@ -6,13 +6,36 @@ from typing import Annotated
 
 import typer
 from aifn_common.service import describe_api
-from aifn_common.settings import ServiceSettings
+from aifn_common.settings import ServiceSettings, is_secret
 from aifn_events import publish
 from aifn_fedgate.settings import FedgateSettings
 from pydantic_core import PydanticUndefined
 
+from aifn_local import observability
 from aifn_local.factory import API_SERVICES, service_of
 from aifn_local.fleet import ROOMS
+
+_INTRODUCTION = """\
+# Configuration
+
+Made from code by `make schemas`. Every setting is an environment variable; `AIFN_OTLP_ENDPOINT` and the like are read
+once, at the start. A secret may lie in a file instead, and `<NAME>_FILE` says in which; a line feed at its end is no
+part of it. Certificates are files as well, and are read again at every new connection, so that they can be renewed.
+
+A process that cannot begin says why in one line on standard error, and ends with a status (those of `sysexits.h`):
+
+| status | why | what to do |
+| --- | --- | --- |
+| 64 | the command line is wrong | see the line |
+| 65 | the schema is for other programs, or a migration failed; nothing was changed | [upgrade](operations/upgrade.md) |
+| 69 | `migrate` reached no database or no broker in a minute | see the reason in the line |
+| 70 | a fault of ours; the log has it | tell us |
+| 75 | `migrate` met a table in use or lost its database; nothing was changed | try again |
+| 78 | a setting is missing or wrong, or the database refuses us | the line names the variable, with an example |
+
+A server that is not there yet is waited for: the process answers `/livez` with 200 and `/readyz` with 503 and the
+reason. `/livez` asks the event loop alone; `/startupz` asks for the database and its schema; `/readyz` asks for these
+and for every subscription."""
 
 
 def openapi(room: str) -> str:
@@ -22,8 +45,7 @@ def openapi(room: str) -> str:
 
 def settings_table() -> str:
     """docs/configuration.md: every setting of every service."""
-    lines = ["# Configuration", "", "Made from code by `make schemas`. Every setting is an environment variable.", ""]
-    lines += ["## Every service", "", *_rows(ServiceSettings, skip=set())]
+    lines = [*_INTRODUCTION.splitlines(), "", "## Every service", "", *_rows(ServiceSettings, skip=set())]
     for room in ROOMS:
         settings = service_of(room).settings
         own = _rows(settings, skip=set(ServiceSettings.model_fields))
@@ -42,7 +64,8 @@ def _rows(settings: type[ServiceSettings], skip: set[str]) -> list[str]:
         required = field.default is PydanticUndefined and field.default_factory is None
         default = "**required**" if required else f"`{field.default}`" if field.default not in ("", None) else "none"
         example = f"`{field.examples[0]}`" if field.examples else ""
-        rows.append(f"| `AIFN_{name.upper()}` | {field.description} | {default} | {example} |")
+        or_file = f"<br>`AIFN_{name.upper()}_FILE`" if is_secret(field) else ""
+        rows.append(f"| `AIFN_{name.upper()}`{or_file} | {field.description} | {default} | {example} |")
     return rows
 
 
@@ -57,7 +80,7 @@ def schemas(
     root: Annotated[Path, typer.Option(help="The repository.")] = Path(),
 ) -> None:
     """Write what is generated from code: JSON Schemas, golden messages, AsyncAPI, OpenAPI, topics, settings."""
-    made = documents()
+    made = documents() | observability.documents(root)
     stale = [path for path, text in made.items() if not (root / path).exists() or (root / path).read_text() != text]
     if check:
         wrong = [*publish.check(root), *(f"{path}: not current, run `make schemas`" for path in stale)]
