@@ -129,8 +129,8 @@ async def announced(db: Database, topic: str | None = None) -> list[Mapping[str,
     query = "SELECT * FROM outbox WHERE $1::text IS NULL OR topic = $1 ORDER BY seq"
     for row in await db.fetch(query, topic):
         if row["first"] is None:
-            found.append(row)
+            found.append(dict(row))
             continue
         for suffix, key, value in await charge_messages(db, row["first"], row["last"]):
-            found.append({**row, "event_id": f"{row['event_id']}-{suffix}", "key": key, "value": value})
+            found.append({**dict(row), "event_id": f"{row['event_id']}-{suffix}", "key": key, "value": value})
     return found

@@ -62,6 +62,24 @@ async def test_usage_of_a_project_without_an_allocation_waits_and_is_charged_whe
     assert await broken_checks(db) == []
 
 
+async def test_who_follows_the_charges_hears_of_what_was_settled_after_what_was_read(
+    db: Database, ask: Asker, settings: AccountingSettings
+) -> None:
+    await grant(db, "p2")
+    await charge(db, settings, used(amount=600), used("j2", 50, "p2"))
+    first = (await ask.get("/v1/usage-events")).json()
+    assert [one["job_id"] for one in first["items"]] == ["j2"]
+    await grant(db)
+    await settle(db)
+    await charge(db, settings, used("j3", 60, "p2"))
+    later = (await ask.get("/v1/usage-events", params={"after": first["next"]})).json()
+    assert [(one["job_id"], one["amount"]) for one in later["items"]] == [("j1", 600), ("j3", 60)]
+    one_by_one = (await ask.get("/v1/usage-events", params={"after": first["next"], "limit": 1})).json()
+    assert [one["job_id"] for one in one_by_one["items"]] == ["j1"]
+    rest = (await ask.get("/v1/usage-events", params={"after": one_by_one["next"]})).json()
+    assert [one["job_id"] for one in rest["items"]] == ["j3"]
+
+
 async def test_a_record_that_comes_again_while_it_waits_changes_nothing(
     db: Database, settings: AccountingSettings
 ) -> None:

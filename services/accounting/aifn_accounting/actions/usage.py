@@ -115,8 +115,8 @@ async def charge_usage(tx: Transaction, events: Sequence[Usage], settings: Accou
 
 async def settle_suspense(tx: Transaction, *, limit: int = 1000) -> int:
     """Charge records that waited for an allocation and have one now; returns how many, at most `limit`."""
-    now = clock.now()
     await usage_store.lock_usage(tx)
+    now = clock.now()  # under the lock: a month that is closed has not closed since
     found = await suspense.payable(tx, limit=limit)
     if not found:
         return 0
@@ -128,7 +128,9 @@ async def settle_suspense(tx: Transaction, *, limit: int = 1000) -> int:
     paying = {(charge.usage, charge.allocation) for charge in charges}
     before = await suspense.paid_before(tx, [one.usage_number for one in found])
     gone = [charge for charge in before if (charge.usage, charge.allocation) not in paying]
-    await usage_store.add_further_charges(tx, charges + gone, settled=True)
+    last = await usage_store.last_number(tx)
+    positions = {one.usage_number: last + place for place, one in enumerate(found, start=1)}
+    await usage_store.add_further_charges(tx, charges + gone, positions)
     released = await _release_complete(tx, charging, {one.job_id for one in found})
     await store.mark_released(tx, [hold.job_id for hold, _ in released], now)
     await post(tx, allocations, charging.book, now)

@@ -15,7 +15,8 @@ from aifn_accounting.api import (
 
 routers = [
     usage_feed.router,
-    books.router, suspense.router,
+    books.router,
+    suspense.router,
     periods.router,
     reports.router,
     exports.router,

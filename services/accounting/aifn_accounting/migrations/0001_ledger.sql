@@ -138,23 +138,26 @@ WHERE NOT EXISTS (
       AND later.revision > u.revision
 );
 
--- What a usage record costs allocations beside its first charge; `settled` if it had to wait for somebody who can pay.
+-- What a usage record costs allocations beside its first charge. `position` is its place in the order in which charges
+-- become known: the record's own number, or a later one of the same count, if it waited for somebody who can pay.
 CREATE TABLE further_charge (
     usage_number      bigint NOT NULL,
     allocation_number bigint NOT NULL,
     amount            bigint NOT NULL CHECK (amount >= 0),
     rate_card         text NOT NULL,
-    settled           boolean NOT NULL,
+    position          bigint NOT NULL,
     PRIMARY KEY (usage_number, allocation_number)
 );
+CREATE INDEX further_charge_by_position ON further_charge (position, allocation_number);
 
 -- What one usage record costs one allocation, as a whole; the charge of a later revision takes its place. To find the
 -- charges of an allocation, ask `ledger_transfer`, which has an index for it.
 CREATE VIEW usage_charge AS
-SELECT u.number AS usage_number, u.allocation_number, a.resource, u.charged AS amount, u.rate_card, false AS settled
+SELECT u.number AS usage_number, u.allocation_number, a.resource, u.charged AS amount, u.rate_card, u.number AS position, false AS settled
 FROM usage_record u JOIN allocation a ON a.number = u.allocation_number
 UNION ALL
-SELECT f.usage_number, f.allocation_number, a.resource, f.amount, f.rate_card, f.settled
+SELECT f.usage_number, f.allocation_number, a.resource, f.amount, f.rate_card, f.position,
+    f.position <> f.usage_number
 FROM further_charge f JOIN allocation a ON a.number = f.allocation_number;
 
 -- Double entry: one amount of one resource leaves an account and enters another, so every transfer sums to zero.

@@ -30,22 +30,33 @@ LEFT JOIN usage_record u ON u.number = t.usage_number
 WHERE t.allocation_number = $1 AND t.id > $2 ORDER BY t.id LIMIT $3"""
 
 _CHARGED = """
-SELECT c.usage_number, c.allocation_number, u.machine_id, u.local_job_id, u.submitted_at, u.segment, u.revision,
-    u.job_id, a.project_id, a.id AS allocation_id, c.resource, c.amount, c.rate_card, u.started_at, u.ended_at,
-    u.pseudonym AS user, u.recorded_at
-FROM usage_charge c
+SELECT c.position AS usage_number, c.allocation_number, u.machine_id, u.local_job_id, u.submitted_at, u.segment,
+    u.revision, u.job_id, a.project_id, a.id AS allocation_id, a.resource, c.amount, c.rate_card, u.started_at,
+    u.ended_at, u.pseudonym AS user, u.recorded_at
+FROM {charge} c
 JOIN usage_record u ON u.number = c.usage_number
 JOIN allocation a ON a.number = c.allocation_number"""
+_MAY_SEE = """
+  AND EXISTS (
+    SELECT FROM allocation a JOIN project p ON p.id = a.project_id
+    WHERE a.number = allocation_number AND ($3 OR a.project_id = ANY($4::text[]) OR p.factory_id = ANY($5::text[]))
+      AND ($6::text IS NULL OR a.project_id = $6))"""
+# Two tables in one order: each gives as many as are asked for, by its own index.
 _CHARGES_AFTER = f"""
-{_CHARGED} JOIN project p ON p.id = a.project_id
-WHERE (c.usage_number, c.allocation_number) > ($1, $2)
-  AND ($3 OR a.project_id = ANY($4::text[]) OR p.factory_id = ANY($5::text[]))
-  AND ($6::text IS NULL OR a.project_id = $6)
-ORDER BY c.usage_number, c.allocation_number LIMIT $7"""
+WITH page AS (
+    (SELECT number AS usage_number, allocation_number, charged AS amount, rate_card, number AS position
+     FROM usage_record
+     WHERE number >= $1 AND (number > $1 OR allocation_number > $2) AND allocation_number IS NOT NULL {_MAY_SEE}
+     ORDER BY number LIMIT $7)
+    UNION ALL
+    (SELECT usage_number, allocation_number, amount, rate_card, position FROM further_charge
+     WHERE (position, allocation_number) > ($1, $2) {_MAY_SEE} ORDER BY position, allocation_number LIMIT $7)
+)
+{_CHARGED.format(charge="page")} ORDER BY c.position, c.allocation_number LIMIT $7"""
 _CHARGES_OF_JOB = f"""
-{_CHARGED} WHERE u.job_id = $1 AND u.number IN (SELECT number FROM current_usage WHERE job_id = $1)
-  AND a.project_id = $2
-ORDER BY c.usage_number, c.allocation_number"""
+{_CHARGED.format(charge="usage_charge")}
+WHERE u.job_id = $1 AND u.number IN (SELECT number FROM current_usage WHERE job_id = $1) AND a.project_id = $2
+ORDER BY c.position, c.allocation_number"""
 _JOB = """
 SELECT b.job_id, b.project_id, a.id AS allocation_id, b.amount,
     coalesce((SELECT sum(c.amount)::bigint FROM current_usage u JOIN usage_charge c ON c.usage_number = u.number
@@ -201,7 +212,7 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Charged:
-    """What one usage record cost one allocation."""
+    """What one usage record cost one allocation; `usage_number` is the charge's place among all charges."""
 
     usage_number: int
     allocation_number: int

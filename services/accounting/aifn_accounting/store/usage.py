@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -17,7 +17,8 @@ from aifn_accounting.domain.usage import Charge, Identity, RateCard, Size, State
 # One writer of usage at a time. It makes numbers follow the order of commits, and a correction that moves a record to
 # another project can never meet the record itself in another transaction.
 _LOCK_USAGE = "SELECT pg_advisory_xact_lock(7075616765)"
-_LAST_NUMBER = "SELECT coalesce(max(number), 0) FROM usage_record"
+_LAST_NUMBER = """
+SELECT greatest((SELECT max(number) FROM usage_record), (SELECT max(position) FROM further_charge), 0)"""
 # One list to send and mostly nothing to return; the same local job id of another time or segment is dropped here.
 _KNOWN = """
 SELECT number, local_job_id, machine_id, submitted_at, segment, revision FROM usage_record
@@ -100,7 +101,7 @@ async def lock_usage(tx: Transaction) -> None:
 
 
 async def last_number(tx: Transaction) -> int:
-    """The highest number of a usage record; `lock_usage` first."""
+    """The highest number that a usage record or a charge has; `lock_usage` first."""
     return int(await tx.fetchval(_LAST_NUMBER))
 
 
@@ -136,9 +137,18 @@ async def add_records(tx: Transaction, rows: Iterable[tuple[object, ...]]) -> No
     await tx.copy_records_to_table("usage_record", records=rows, columns=RECORD_COLUMNS)
 
 
-async def add_further_charges(tx: Transaction, charges: Sequence[Charge], *, settled: bool = False) -> None:
-    """Keep what records cost beside the charge that stands with each of them; `settled` for records that waited."""
-    rows = [(charge.usage, charge.allocation, charge.amount, charge.rate_card, settled) for charge in charges]
+async def add_further_charges(
+    tx: Transaction, charges: Sequence[Charge], positions: Mapping[int, int] | None = None
+) -> None:
+    """Keep what records cost beside the charge that stands with each of them.
+
+    Args:
+        positions: of records that waited: the place of their charges among all, by the record's number.
+    """
+    rows = [
+        (one.usage, one.allocation, one.amount, one.rate_card, positions[one.usage] if positions else one.usage)
+        for one in charges
+    ]
     if rows:
         await tx.copy_records_to_table("further_charge", records=rows)
 

@@ -33,7 +33,7 @@ UPDATE webhook SET generation = generation + 1, revision = revision + 1, failure
 WHERE id = $1 RETURNING {_COLUMNS}"""
 
 # Numbers are in order of commit, so who has read up to the highest has missed nothing below it.
-_TIP = "SELECT coalesce(max(number), 0) FROM usage_record"
+_TIP = "SELECT greatest((SELECT max(number) FROM usage_record), (SELECT max(position) FROM further_charge), 0)"
 _DUE = f"""
 SELECT {_COLUMNS} FROM webhook
 WHERE next_attempt_at <= now() AND (state = 'unconfirmed' OR state = 'active' AND usage_number < $1)
