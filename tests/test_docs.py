@@ -95,7 +95,8 @@ def _misnamed(words: list[str], options: list[str]) -> str | None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=_name)
 def test_every_aifn_command_that_is_named_exists_with_its_options(path: Path) -> None:
     lines = [line.partition("#")[0] for line in _code(path).splitlines()]
-    named = [match for line in lines if (match := re.match(r"aifn((?: [a-z][a-z0-9]*(?:-[a-z0-9]+)*)+|(?= --))(.*)", line))]
+    command = re.compile(r"aifn((?: [a-z][a-z0-9]*(?:-[a-z0-9]+)*)+|(?= --))(.*)")
+    named = [match for line in lines if (match := command.match(line))]
     wrong = [(line[0], _misnamed(line[1].split(), re.findall(r"--[a-z-]+", line[2]))) for line in named]
     assert not [(line, what) for line, what in wrong if what is not None]
 

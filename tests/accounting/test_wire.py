@@ -29,6 +29,7 @@ class Message:
     topic: str = UsageReported.topic
     partition: int = 0
     offset: int = 0
+    timestamp: int = 0
     key: bytes | None = None
 
 
