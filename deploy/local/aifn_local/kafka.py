@@ -17,7 +17,7 @@ from aifn_local.processes import Mark
 
 DEFAULT_HEAP_MB = 384
 _SMALLEST_HEAP_MB = 128
-_READY_SECONDS = 180.0
+_READY_SECONDS = 300.0
 _READY_LINE = "Kafka Server started"
 GENTLE_STEPS: tuple[processes.Step, ...] = ((signal.SIGTERM, 20.0), (signal.SIGKILL, 10.0))
 KILL_STEPS: tuple[processes.Step, ...] = ((signal.SIGKILL, 10.0),)
