@@ -10,6 +10,7 @@ import asyncpg
 import httpx
 import pytest
 from aifn_common import errors
+from aifn_common.cursors import read_cursor
 from aifn_common.database import Database
 from aifn_common.errors import Forbidden, Invalid, NotFound, PreconditionFailed, Refusal, Stale, Unauthenticated
 from aifn_common.kafka import Subscriptions
@@ -426,8 +427,6 @@ async def test_a_page_that_cannot_be_is_refused(asker: Asker, query: str) -> Non
 
 @given(st.lists(st.text(min_size=1, max_size=20), unique=True, max_size=12), st.integers(1, 5))
 def test_a_cursor_leads_to_what_comes_next_whatever_it_holds(names: list[str], limit: int) -> None:
-    from aifn_common.web import _cursor_in
-
     names.sort()
     seen: list[str] = []
     after = ""
@@ -437,7 +436,7 @@ def test_a_cursor_leads_to_what_comes_next_whatever_it_holds(names: list[str], l
         seen += page.items
         if page.next is None:
             break
-        after = _cursor_in(page.next)
+        after = read_cursor(page.next)
     assert seen == names
 
 
