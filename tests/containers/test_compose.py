@@ -20,7 +20,7 @@ from tests.containers.world import SERVICES, image_of, kafka_image, postgres_ima
 from tests.support.engine import docker
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 
 PROJECT = f"aifn-test-{os.getpid()}"
 APIS = SERVICES[:-1]
@@ -49,7 +49,7 @@ def compose(*arguments: str, **settings: str) -> str:
     done = subprocess.run(
         [*compose_program(), "--project-name", PROJECT, "--file", str(compose_file()), "--profile", "factory",
          *arguments],
-        env={**os.environ, "AIFN_POSTGRES_PASSWORD": "a1b2c3", **settings},
+        env={**os.environ, "COMPOSE_HTTP_TIMEOUT": "300", "AIFN_POSTGRES_PASSWORD": "a1b2c3", **settings},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]

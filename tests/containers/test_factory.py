@@ -17,7 +17,7 @@ from tests.containers.world import World
 from tests.support.engine import wait_for_kafka
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 
 _WAITS_TO_WRITE = """
 SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'RowExclusiveLock' AND relation = 'usage_record'::regclass"""

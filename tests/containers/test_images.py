@@ -16,7 +16,7 @@ from aifn_images.tools import BUILD
 from tests.containers.world import SERVICES, World, image_of
 from tests.support.engine import docker
 
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 
 INSIDE = Path(__file__).with_name("inside.py").read_text(encoding="utf-8")
 COMPLETE = {

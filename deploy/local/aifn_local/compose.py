@@ -67,7 +67,8 @@ def _compose(project: str, arguments: Sequence[str], settings: dict[str, str], *
     if shutil.which("docker") is None:
         raise StackError("docker was not found: install Docker with its compose plugin, or leave --docker away")
     # The password is a required setting of the file, also where it plays no part.
-    environment = os.environ | {"AIFN_POSTGRES_PASSWORD": "-"} | settings
+    # The older program gives up on a busy engine after a minute.
+    environment = {"COMPOSE_HTTP_TIMEOUT": "300"} | os.environ | {"AIFN_POSTGRES_PASSWORD": "-"} | settings
     command = [*_program(), "--project-name", project, "--file", str(compose_file()), *arguments]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
