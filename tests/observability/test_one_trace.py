@@ -169,12 +169,12 @@ async def test_one_trace_leads_from_the_request_for_a_job_to_its_ledger_entry(
     known = {span.span_id for span in spans} | {CALLER}
     assert {span.parent_id for span in spans} <= known
     assert {span.name for span in spans if span.parent_id == CALLER} == {"POST /v1/jobs"}
-    # From the ledger entry back to the request, hop by hop.
+    # From the ledger entry back to the request, hop by hop; FastAPI has a span of its own inside of ours.
     by_id = {span.span_id: span for span in spans}
     way = [next(span for span in spans if span.name == "accounting-usage-reported-v1 handle")]
     while way[-1].parent_id in by_id:
         way.append(by_id[way[-1].parent_id])
-    assert [span.name for span in way] == [
+    assert [span.name for span in way if not span.name.startswith("fastapi.")] == [
         "accounting-usage-reported-v1 handle",
         "siteagent follow",
         "siteagent-lumi-job-dispatched-v1 handle",
