@@ -12,7 +12,7 @@ OFFLINE ?=
 export UV_PYTHON_DOWNLOADS = never
 export UV_NO_PROGRESS = 1
 
-.PHONY: help setup demo demo-federation up down test check schemas images test-containers k8s-check bench fmt clean
+.PHONY: help setup test-federation demo demo-federation up down test check schemas images test-containers k8s-check bench fmt clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS='	' read -r name what; do printf '  %-16s %s\n' "$$name" "$$what"; done
@@ -42,6 +42,9 @@ down: setup ## stop what `make up` started; its data stay
 
 test: setup ## all tests (pytest); starts the broker and the database it needs
 	@$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile
+
+test-federation: setup ## the story of a federation of three members and two relays, each with a broker of its own
+	@AIFN_FEDERATION=1 $(PY) -m pytest tests/journeys/test_federation.py
 
 check: setup ## ruff, mypy, import rules, doctests, generated files current
 	@$(RUN)/ruff check .
