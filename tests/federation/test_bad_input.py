@@ -76,6 +76,13 @@ def fuzz(federation: Federation, noise: bytes, cut: bytes, where: int) -> None:
         assert raw == honest.raw or ruling.verdict is Verdict.QUARANTINED
 
 
+# The owner's key has signed these: two of them at one place are equivocation, which is another story.
+SIGNED_BY_THE_OWNER = {
+    "not_json", "not_cloudevents", "attribute_missing", "wrong_source", "wrong_sequence", "wrong_time", "wrong_type",
+    "foreign_key", "wrong_key", "invalid_data", "wrong_content_type", "foreign_fact", "wrong_retirement",
+}  # fmt: skip
+
+
 async def test_bad_messages_are_kept_as_they_came_and_the_next_one_goes_through(
     federation: Federation, bsc: Gatehouse
 ) -> None:
@@ -86,7 +93,8 @@ async def test_bad_messages_are_kept_as_they_came_and_the_next_one_goes_through(
         forged = make(Scene(federation, scene.writer, scene.first, scene.second))
         scene.writer.keys = federation.keys("lumi-aif")
         alone = BatchMemory(chains={("lumi-aif", "capacity"): scene.writer.chain})
-        if not forged.way and look(gate, alone, forged.raw).verdict is Verdict.QUARANTINED:
+        is_bad = not forged.way and look(gate, alone, forged.raw).verdict is Verdict.QUARANTINED
+        if is_bad and forged.code not in SIGNED_BY_THE_OWNER:
             bad.append(forged)
         scene.writer.chain = await bsc.chain()
     assert len(bad) > 25

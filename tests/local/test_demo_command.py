@@ -206,7 +206,7 @@ def test_the_report_tells_jobs_budgets_waits_and_utilisation_in_hours() -> None:
     text = shown(made_up())
     assert cells(text, "aif-2026-0001") == [
         ["aif-2026-0001", "fast", "lane", "lumi-g", "3", "3", "0", "0"],
-        ["aif-2026-0001", "12,000.0", "1.5", "1.0", "0.5"],
+        ["aif-2026-0001", "3,000.0", "0.4", "0.2", "0.1", "1.0"],
     ]
     # Three hours of 8 slices, of 36 nodes of 64 slices for 92 minutes.
     assert cells(text, "lumi-g") == [["lumi-g", "3", "30", "30", "30", "1%"]]
@@ -242,7 +242,7 @@ def test_the_report_prints_its_assumptions_and_only_those_that_were_made() -> No
 def test_no_line_of_the_report_is_wider_than_the_terminal_and_no_number_is_cut(width: int) -> None:
     outcome = made_up(jobs=5, checks=(HOLDS, FAILS))
     amounts = ("granted", "charged", "was_held", "was_released")
-    outcome.ledger = [dict(outcome.ledger[0]) | dict.fromkeys(amounts, 49_999 * 16 * 3600)]
+    outcome.ledger = [dict(outcome.ledger[0]) | dict.fromkeys(amounts, 49_999 * 64 * 3600)]
     outcome.refused_at_submission = Counter({"no_allocation": 3})
     text = shown(outcome, width=width)
     assert max(len(line) for line in text.splitlines()) <= width

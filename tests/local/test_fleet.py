@@ -192,7 +192,7 @@ def run_with(one: Program, env: dict[str, str]) -> subprocess.CompletedProcess[s
 def test_a_setting_that_is_missing_ends_a_program_with_one_line_that_names_it(name: str) -> None:
     one = next(one for one in factory().programs() if one.name == "accounting-api")
     done = run_with(one, {key: value for key, value in one.env.items() if key != name})
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr.count("\n") == 1
     assert f"{name} is not set" in done.stderr
 
@@ -200,6 +200,6 @@ def test_a_setting_that_is_missing_ends_a_program_with_one_line_that_names_it(na
 def test_a_setting_that_makes_no_sense_is_named_too() -> None:
     one = next(one for one in factory().programs() if one.name == "siteagent-lumi")
     done = run_with(one, dict(one.env) | {"AIFN_SIMULATED_NODES": '{"lumi-g": -1}'})
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr.count("\n") == 1
     assert "AIFN_SIMULATED_NODES is wrong" in done.stderr
