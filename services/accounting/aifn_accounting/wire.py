@@ -26,7 +26,8 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _RESOURCE = re.compile(r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*")
 _TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 # An escape may stand for what cannot be kept; parsers differ in what they make of more than six digits of a second.
-_NOT_PLAIN = re.compile(rb"\\|\.\d{7}")
+_ESCAPE = b"\\"
+_TOO_FINE = re.compile(rb"\.\d{7}")
 
 
 class PlainUsage(msgspec.Struct, frozen=True, gc=False):
@@ -69,9 +70,9 @@ def read_usage(record: Record) -> PlainUsage | UsageReported:
 
 def _read_plain(record: Record) -> PlainUsage | None:
     value = record.value
-    if value is None or len(value) > MAX_VALUE_BYTES or not value.isascii() or _NOT_PLAIN.search(value):
+    if value is None or len(value) > MAX_VALUE_BYTES or not value.isascii():
         return None
-    if not _has_plain_headers(record):
+    if _ESCAPE in value or _TOO_FINE.search(value) or not _has_plain_headers(record):
         return None
     try:
         usage = _decode(value)
