@@ -8,6 +8,7 @@ from aifn_local import story, workload
 from aifn_local.people import Person, sign_in
 
 from tests.containers.world import World
+from tests.support.waiting import until
 
 SIX_HOURS = 6 * 3600
 PACE_SECONDS = 0.1
@@ -26,8 +27,17 @@ async def weather(world: World) -> Person:
         manager = await sign_in(world.http, world.factory, "allocation-manager")
         await story.wait_for_partitions(await sign_in(world.http, world.factory, "access-manager"))
         await story.open_cpu_project(manager, pi.subject)
+        await until(lambda: _allocation_heard(world), seconds=120, what="the scheduler hears of the allocation")
         world.people[story.CPU_PROJECT] = pi
     return world.people[story.CPU_PROJECT]
+
+
+async def _allocation_heard(world: World) -> bool:
+    return bool(
+        await world.tables.value(
+            "scheduler", f"SELECT count(*) FROM allocation WHERE project_id = '{story.CPU_PROJECT}'"
+        )
+    )
 
 
 def small_job(number: int) -> dict[str, object]:
