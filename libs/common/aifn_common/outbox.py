@@ -40,7 +40,8 @@ _SENT = "DELETE FROM outbox WHERE seq = ANY($1::bigint[])"
 _SENT_UNTIL = "UPDATE outbox SET first = $2 WHERE seq = $1"
 _WAITING = "SELECT coalesce(sum(coalesce(last - first + 1, 1)), 0)::bigint FROM outbox"
 _STATE = """
-SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS counted) AS waiting,
+SELECT (SELECT coalesce(sum(coalesce(last - first + 1, 1)), 0)::bigint
+        FROM (SELECT first, last FROM outbox LIMIT 100000) AS counted) AS waiting,
        (SELECT time FROM outbox ORDER BY seq LIMIT 1) AS oldest"""
 
 BATCH = 1000
@@ -208,11 +209,15 @@ class Relay:
     async def _send_all(self, producer: AIOKafkaProducer) -> None:
         while rows := await self._db.fetch(_NEXT, BATCH):
             for is_series, some in itertools.groupby(rows, lambda row: row["first"] is not None):
-                for row in some if is_series else ():
-                    await self._send_series(producer, row)
-                single = [] if is_series else list(some)
-                await _send(producer, [(row["topic"], _value(row), row["key"], self._headers(row)) for row in single])
-                await self._db.execute(_SENT, [row["seq"] for row in single])
+                if is_series:
+                    for row in some:
+                        await self._send_series(producer, row)
+                else:
+                    await self._send_single(producer, list(some))
+
+    async def _send_single(self, producer: AIOKafkaProducer, rows: Sequence[Row]) -> None:
+        await _send(producer, [(row["topic"], _value(row), row["key"], self._headers(row)) for row in rows])
+        await self._db.execute(_SENT, [row["seq"] for row in rows])
 
     async def _send_series(self, producer: AIOKafkaProducer, row: Row) -> None:
         """Send a series a part at a time, and remember how far it went: a crash repeats one part at most."""

@@ -147,7 +147,7 @@ async def attribute_usage(tx: Transaction, number: int, project_id: ProjectId, *
     """
     await usage_store.lock_usage(tx)
     await suspense.get_waiting(tx, number)
-    if not await suspense.known_projects(tx, [project_id]):
+    if await store.find_project(tx, project_id) is None:
         raise UnknownProject(project_id)
     await suspense.attribute(tx, number, project_id, by=by, at=clock.now(), reason=reason)
     await settle_suspense(tx)

@@ -1,7 +1,7 @@
 """Usage that waits for an allocation that can pay it."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -62,7 +62,6 @@ SELECT u.machine_id, u.local_job_id, u.submitted_at, u.segment, u.revision, u.jo
     a.id AS allocation_id, c.resource, c.amount, c.rate_card, u.ended_at, u.pseudonym AS user
 FROM usage_charge c JOIN usage_record u ON u.number = c.usage_number JOIN allocation a ON a.number = c.allocation_number
 WHERE c.usage_number = ANY($1::bigint[]) AND c.settled ORDER BY c.usage_number, c.allocation_number"""
-_KNOWN_PROJECTS = "SELECT id FROM project WHERE id = ANY($1::text[])"
 
 
 @dataclass(frozen=True)
@@ -145,11 +144,6 @@ async def paid_before(tx: Transaction, numbers: Sequence[int]) -> list[Charge]:
 async def settled_charges(tx: Transaction, numbers: Sequence[int]) -> list[UsageCharged]:
     """What these records cost in the end, as it is said to others."""
     return [UsageCharged(**row) for row in await tx.fetch(_SETTLED_CHARGES, numbers)]
-
-
-async def known_projects(tx: Transaction, project_ids: Iterable[ProjectId]) -> set[ProjectId]:
-    """Those of the projects that exist."""
-    return {row["id"] for row in await tx.fetch(_KNOWN_PROJECTS, list(project_ids))}
 
 
 def _waiting(row: Row) -> Waiting:
