@@ -7,7 +7,7 @@ from fastapi import Depends, Path, Query
 from pydantic import BaseModel, Field
 
 from aifn_common import dead_letters
-from aifn_common.errors import Invalid
+from aifn_common.cursors import number_in
 from aifn_common.settings import ServiceSettings
 from aifn_common.web import Page, Paging, Tx, Who, make_page, make_router, settings_of
 
@@ -46,10 +46,7 @@ async def list_dead_letters(
     topic: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Page[DeadLetterView]:
     who.must("deadletter.read", factory=settings.factory)
-    after = page.after or "0"
-    if not (after.isascii() and after.isdigit() and len(after) < 19):
-        raise Invalid("`after` is not a cursor that a page of this list gave")
-    rows = await dead_letters.list_them(tx, after=int(after), topic=topic, limit=page.limit + 1)
+    rows = await dead_letters.list_them(tx, after=number_in(page.after), topic=topic, limit=page.limit + 1)
     return make_page([DeadLetterView(**row) for row in rows], page.limit, lambda view: str(view.id))
 
 

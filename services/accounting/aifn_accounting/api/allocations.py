@@ -3,12 +3,12 @@
 from typing import Annotated, Literal
 
 from aifn_common import clock
+from aifn_common.cursors import number_in
 from aifn_common.web import Page, Paging, Tx, Who, check_if_match, make_page, make_router, settings_of
 from aifn_events.vocabulary import AllocationId, Moment, ProjectId, ResourceId, Slug
 from fastapi import Depends, Path, Query, Request, Response
 
 from aifn_accounting.actions import allocations, approvals
-from aifn_accounting.api.cursors import number_in
 from aifn_accounting.domain import policies
 from aifn_accounting.domain.policies import UseOrLose
 from aifn_accounting.people_views import (

@@ -3,6 +3,7 @@
 from datetime import date
 from typing import Annotated
 
+from aifn_common.cursors import numbers_in
 from aifn_common.errors import Invalid
 from aifn_common.web import (
     Page,
@@ -40,16 +41,6 @@ from aifn_accounting.views import (
 
 router = make_router()
 Settings = Annotated[AccountingSettings, Depends(settings_of)]
-
-
-def _numbers(cursor: str | None, count: int) -> tuple[int, ...]:
-    """The whole numbers in a cursor, zeros for none. Raises Invalid."""
-    if cursor is None:
-        return (0,) * count
-    parts = cursor.split("-")
-    if len(parts) != count or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
-        raise Invalid("`after` is not a cursor that a page of this list gave")
-    return tuple(int(part) for part in parts)
 
 
 def _day(cursor: str | None) -> date | None:
@@ -133,7 +124,7 @@ async def list_allocations(project_id: ProjectId, tx: Tx, who: Who, page: Paging
     """Balances in the resource's own unit, and in hours for people; in the order they were opened."""
     project = await ledger.get_project(tx, project_id)
     who.must("allocation.read", project=project.id, factory=project.factory_id)
-    (after,) = _numbers(page.after, 1)
+    (after,) = numbers_in(page.after, 1)
     found = await reads.list_standings(tx, project.id, after=after, limit=page.limit + 1)
     shown = make_page(found, page.limit, lambda one: str(one.number))
     return Page(items=[AllocationView.of(one) for one in shown.items], next=shown.next)
@@ -204,7 +195,7 @@ async def get_statement(allocation_id: AllocationId, tx: Tx, who: Who, page: Pag
     """Oldest first; the postings of an account sum to its balance."""
     allocation = await reads.get_standing(tx, allocation_id)
     who.must("allocation.read", project=allocation.project_id, factory=allocation.factory_id)
-    (after,) = _numbers(page.after, 1)
+    (after,) = numbers_in(page.after, 1)
     found = await reads.list_transfers(tx, allocation.number, after=after, limit=page.limit + 1)
     return make_page([TransferView.of(one) for one in found], page.limit, lambda view: str(view.transfer_id))
 
@@ -225,7 +216,7 @@ async def list_usage_events(
     ask again with it later, and an empty page says that there is nothing new.
     """
     scope = who.scope("usage.read")
-    usage_number, allocation_number = _numbers(page.after, 2)
+    usage_number, allocation_number = numbers_in(page.after, 2)
     found = await reads.list_charges(
         tx,
         everything=scope.everything,

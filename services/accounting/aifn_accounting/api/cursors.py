@@ -3,15 +3,6 @@
 from aifn_common.errors import Invalid
 
 
-def number_in(cursor: str | None) -> int:
-    """The number in a cursor, zero for none. Raises Invalid."""
-    if cursor is None:
-        return 0
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-        raise Invalid("`after` is not a cursor that a page of this list gave")
-    return int(cursor)
-
-
 def two_words_in(cursor: str | None) -> tuple[str, str] | None:
     """The two words in a cursor. Raises Invalid."""
     if cursor is None:

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from aifn_common.cursors import number_in
 from aifn_common.errors import Invalid
 from aifn_common.web import Page, Paging, Tx, Who, check_if_match, make_page, make_router, set_etag, settings_of
 from aifn_events.vocabulary import Moment, ProjectId, Subject
@@ -9,7 +10,7 @@ from fastapi import Depends, Path, Query, Request, Response
 
 from aifn_accounting.actions import people, projects
 from aifn_accounting.actions.allocations import CONTRACT_MONTHS
-from aifn_accounting.api.cursors import number_in, two_words_in
+from aifn_accounting.api.cursors import two_words_in
 from aifn_accounting.domain.policies import contract_needed
 from aifn_accounting.people_views import ChangeView, PersonView, PersonWords, UseView
 from aifn_accounting.pool_views import Because, ResourceCreation, ResourceView

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from aifn_common import clock
+from aifn_common.cursors import number_in
 from aifn_common.web import (
     Page,
     Paging,
@@ -20,7 +21,7 @@ from aifn_events.vocabulary import AwardId, Moment, ResourceId
 from fastapi import Depends, Query, Request, Response
 
 from aifn_accounting.actions import awards, pools
-from aifn_accounting.api.cursors import number_in, two_words_in
+from aifn_accounting.api.cursors import two_words_in
 from aifn_accounting.domain import pools as domain
 from aifn_accounting.domain.pools import Asked, Cap, Pool, PoolKind
 from aifn_accounting.policy_data import CapRule, cap_rules

@@ -3,13 +3,13 @@
 from datetime import datetime
 from typing import Annotated, Self
 
+from aifn_common.cursors import number_in
 from aifn_common.web import Page, Paging, Tx, Who, make_page, make_router, settings_of
 from aifn_events.vocabulary import JobId, MachineId, ProjectId, ResourceId
 from fastapi import Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from aifn_accounting.actions import usage
-from aifn_accounting.api.cursors import number_in
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import suspense
 

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
+from aifn_common.cursors import number_in
 from aifn_common.errors import NotFound
 from aifn_common.web import Page, Paging, Tx, Who, make_page, make_router
 from aifn_events.vocabulary import (
@@ -18,7 +19,7 @@ from fastapi import Query, Response
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from aifn_scheduler.actions import access as access_actions
-from aifn_scheduler.api.shapes import Body, Settings, Title, number_in, plain_in
+from aifn_scheduler.api.shapes import Body, Settings, Title, plain_in
 from aifn_scheduler.domain.access import Application, Ask, Call, Finding, Organisation, amounts_in_words
 from aifn_scheduler.policy_data import AccessMode, load_policies
 from aifn_scheduler.store import access as access_store

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated, Self
 
 from aifn_common import clock
+from aifn_common.cursors import number_in
 from aifn_common.web import Page, Paging, Tx, Who, make_page, make_router
 from aifn_events.vocabulary import (
     JobId,
@@ -16,7 +17,7 @@ from fastapi import Query, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aifn_scheduler.actions import jobs as job_actions
-from aifn_scheduler.api.shapes import Body, Settings, Title, number_in, plain_in
+from aifn_scheduler.api.shapes import Body, Settings, Title, plain_in
 from aifn_scheduler.domain.admission import JobWish, Size, SizeKind, Stack
 from aifn_scheduler.domain.lifecycle import Job, Outcome, State
 from aifn_scheduler.settings import SchedulerSettings

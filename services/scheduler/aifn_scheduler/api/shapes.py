@@ -19,15 +19,6 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def number_in(cursor: str | None) -> int:
-    """The place a page of a queue ended at. Raises Invalid, if it is none."""
-    if cursor is None:
-        return 0
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-        raise Invalid("`after` is not a cursor that a page of this list gave")
-    return int(cursor)
-
-
 def plain_in(cursor: str) -> str:
     if "\x00" in cursor:
         raise Invalid("`after` is not a cursor that a page of this list gave")
