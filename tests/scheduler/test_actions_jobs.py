@@ -72,6 +72,18 @@ async def test_a_job_goes_from_the_queue_to_its_end_and_every_step_is_told_once(
     assert None not in moments
 
 
+async def test_what_kind_of_work_a_job_is_goes_with_its_request_for_budget(
+    db: Database, limits: SchedulerSettings
+) -> None:
+    await world(db)
+    served = await submit(db, workload="inference")
+    unsaid = await submit(db)
+    assert await tick(db, limits) == 2
+    said = {one.job_id: one.workload for one in await announced(db, JobPlaced)}
+    assert said == {served.job_id: "inference", unsaid.job_id: None}
+    assert (await read(db, served.job_id)).wish.workload == "inference"
+
+
 async def test_what_is_held_is_not_given_twice(db: Database, limits: SchedulerSettings) -> None:
     await world(db, nodes=2)
     first, second, third = [await submit(db) for _ in range(3)]

@@ -226,6 +226,7 @@ class Job(View):
     nodes_wanted: int | None = None
     walltime_seconds: int
     software_stack: str
+    workload: str | None = None
     state: str
     outcome: str | None = None
     reason: str = ""

@@ -20,6 +20,7 @@ from aifn_events.vocabulary import (
     Revision,
     Subject,
     Text,
+    Workload,
 )
 
 Outcome = Literal["completed", "failed", "timeout", "cancelled", "refused"]
@@ -39,9 +40,7 @@ class JobPlaced(Event):
     resource: ResourceId = Field(description="what is to be held", examples=["lumi/lumi-g/gpu-time"])
     amount: Amount = Field(description="in the resource's own unit, here slice-seconds", examples=[230_400])
     starts_at: Moment = Field(description="the start that was planned", examples=["2026-11-21T09:00:00Z"])
-    workload: Literal["training", "fine_tuning", "inference", "other"] | None = Field(
-        default=None, description="what kind of work it is; null: not said"
-    )
+    workload: Workload | None = Field(default=None, description="what kind of work it is; null: not said")
 
 
 class BudgetHeld(Event):

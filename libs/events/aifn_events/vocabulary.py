@@ -3,7 +3,7 @@
 import secrets
 import time
 from datetime import UTC, date, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, PlainSerializer
@@ -88,6 +88,7 @@ Subject = Annotated[
     ),
 ]
 Text = Annotated[str, Field(max_length=4000)]
+Workload = Literal["training", "fine_tuning", "inference", "other"]
 CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2}$", examples=["FI"])]
 
 

@@ -78,6 +78,9 @@ def submit_job(
     nodes: Annotated[int | None, typer.Option(min=1, help="Whole nodes.")] = None,
     name: Annotated[str | None, typer.Option(help="What you call it.")] = None,
     stack: Annotated[str | None, typer.Option(help="The software stack it needs: rocm, cuda, ...")] = None,
+    workload: Annotated[
+        str | None, typer.Option(help="What kind of work: training, fine_tuning, inference or other.")
+    ] = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
@@ -88,7 +91,7 @@ def submit_job(
         body = {
             "project_id": project, "name": name, "partition_id": partition, "devices": devices, "cores": cores,
             "nodes": nodes, "walltime_seconds": text.seconds_of(walltime), "script": _script(script),
-            "software_stack": stack,
+            "software_stack": stack, "workload": workload,
         }  # fmt: skip
         said = {field: value for field, value in body.items() if value is not None}
         _show(Job.of(aifn.post(SERVICE, "/v1/jobs", said, key=key)), as_json=as_json)
@@ -184,6 +187,7 @@ def _show(one: Job, *, as_json: bool) -> None:
         ("because", one.reason),
         ("wants", f"{_size(one)} for {text.stretch(one.walltime_seconds)}"),
         ("stack", one.software_stack),
+        ("workload", one.workload),
         ("on", one.partition_id or one.wanted_partition_id),
         ("takes", one.nodes and f"{text.count(one.nodes, 'node')}, {text.count(one.slices or 0, 'slice')}"),
         ("holds at most", one.amount and f"{one.amount} slice-seconds of {one.resource}"),

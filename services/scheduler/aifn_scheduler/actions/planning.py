@@ -139,6 +139,7 @@ async def _place(
                 resource=one.resource,
                 amount=one.amount,
                 starts_at=now,
+                workload=wishes[one.job_id].workload,
                 traceparent=telemetry.part_of("scheduler place", traces.get(one.job_id)),
             )
             for one in placements

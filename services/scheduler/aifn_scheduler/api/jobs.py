@@ -12,6 +12,7 @@ from aifn_events.vocabulary import (
     PartitionId,
     PositiveSeconds,
     ProjectId,
+    Workload,
 )
 from fastapi import Query, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -60,6 +61,11 @@ class JobBody(Body):
     walltime_seconds: PositiveSeconds = Field(examples=[3600])
     script: str = Field(min_length=1, max_length=65_536, pattern=r"^[^\x00]*$", examples=["#!/bin/sh\nsleep 3000"])
     software_stack: Stack = Field(default="any", examples=["rocm"])
+    workload: Workload | None = Field(
+        default=None,
+        description="what kind of work it is; an award may limit how much of it is inference",
+        examples=["training"],
+    )
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
@@ -87,6 +93,7 @@ class JobBody(Body):
             walltime_seconds=self.walltime_seconds,
             script=self.script,
             software_stack=self.software_stack,
+            workload=self.workload,
         )
 
 
@@ -103,6 +110,7 @@ class JobView(BaseModel):
     nodes_wanted: int | None = Field(examples=[None])
     walltime_seconds: int = Field(examples=[3600])
     software_stack: Stack = Field(examples=["rocm"])
+    workload: Workload | None = Field(description="null: not said", examples=["training"])
     state: State = Field(examples=["closed"])
     outcome: Outcome | None = Field(description="one and final, once closed", examples=["completed"])
     reason: str = Field(description="in words, why it ended so", examples=["ended by itself"])
@@ -144,6 +152,7 @@ class JobView(BaseModel):
             nodes_wanted=sizes.get("nodes"),
             walltime_seconds=wish.walltime_seconds,
             software_stack=wish.software_stack,
+            workload=wish.workload,
             state=life.state,
             outcome=life.outcome,
             reason=life.reason,

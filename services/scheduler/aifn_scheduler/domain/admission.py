@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aifn_common.errors import Refusal
+from aifn_events.vocabulary import Workload
 
 from aifn_scheduler.domain.machines import Partition
 
@@ -103,6 +104,7 @@ class JobWish:
     walltime_seconds: int
     script: str
     software_stack: Stack
+    workload: Workload | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,14 @@ _LIFE = (
     "cancel_reason", "placed_at", "held_at", "dispatched_at", "started_at", "last_started_at", "ended_at", "closed_at",
 )  # fmt: skip
 _COLUMNS = f"""job_id, place, project_id, name, submitted_by, wanted_partition, size_kind, size_count,
-       walltime_seconds, script, software_stack, resource, nodes, slices, amount, planned_start, planned_on,
+       walltime_seconds, script, software_stack, workload, resource, nodes, slices, amount, planned_start, planned_on,
        explanation, submitted_at, {", ".join(_LIFE)}"""
 _SELECT = f"SELECT {_COLUMNS} FROM job"
 
 _ADD = """
 INSERT INTO job (job_id, project_id, name, submitted_by, wanted_partition, size_kind, size_count, walltime_seconds,
-                 script, software_stack, submitted_at, traceparent)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING place"""
+                 script, software_stack, submitted_at, traceparent, workload)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING place"""
 _LIST = f"""
 {_SELECT}
 WHERE place > $1 AND ($2::text[] IS NULL OR project_id = ANY($2)) AND ($3::text IS NULL OR project_id = $3)
@@ -45,8 +45,8 @@ WITH ranked AS (
     SELECT job_id, place, row_number() OVER (PARTITION BY project_id, wanted_partition ORDER BY place) AS rank
     FROM job WHERE state = 'queued'
 ), chosen AS (SELECT job_id FROM ranked ORDER BY rank, place LIMIT $1)
-SELECT job_id, project_id, wanted_partition, size_kind, size_count, walltime_seconds, software_stack, planned_start,
-       planned_on, explanation->>'verdicts' AS verdicts
+SELECT job_id, project_id, wanted_partition, size_kind, size_count, walltime_seconds, software_stack, workload,
+       planned_start, planned_on, explanation->>'verdicts' AS verdicts
 FROM job JOIN chosen USING (job_id) WHERE state = 'queued' ORDER BY place"""
 _HOLDING = """
 SELECT job_id, partition_id, slices, walltime_seconds, planned_start, last_started_at
@@ -163,6 +163,7 @@ async def add_job(
         wish.software_stack,
         now,
         traceparent,
+        wish.workload,
     )
     return place
 
@@ -285,6 +286,7 @@ def _wish(row: Row, name: str, script: str) -> JobWish:
         walltime_seconds=row["walltime_seconds"],
         script=script,
         software_stack=row["software_stack"],
+        workload=row["workload"],
     )
 
 
