@@ -1,0 +1,81 @@
+-- The log of everything that was heard and ordered, and the seals that chain the journal.
+
+-- One row holds many messages of one topic, from arrival number `first` to `last`, or one order; `body` is compressed
+-- already. `transaction` is the first number of those that were handled together, `seed` what ids were made from.
+CREATE TABLE event_log (
+    first       bigint PRIMARY KEY,
+    last        bigint NOT NULL,
+    transaction bigint NOT NULL,
+    kind        text NOT NULL CHECK (kind IN ('heard', 'set_aside', 'order')),
+    received_at timestamptz NOT NULL,
+    seed        bytea,
+    body        bytea NOT NULL,
+    CHECK (last >= first AND transaction <= first)
+);
+ALTER TABLE event_log ALTER COLUMN body SET STORAGE EXTERNAL;
+CREATE TRIGGER event_log_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON event_log
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+CREATE SEQUENCE arrival_number;
+
+-- So many numbers in a row; nobody else may take one in between. Held for a moment, not until the end.
+CREATE FUNCTION take_arrival_numbers(count int) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    first bigint;
+BEGIN
+    PERFORM pg_advisory_lock(1635018345);
+    first := nextval('arrival_number');
+    IF count > 1 THEN
+        PERFORM setval('arrival_number', first + count - 1);
+    END IF;
+    PERFORM pg_advisory_unlock(1635018345);
+    RETURN first;
+END $$;
+
+-- The journal is chained: a seal covers transfers up to an id and charges up to a place, and its digest is made from the
+-- seal before it and from every row that it covers. Whoever changes, removes or inserts an old row breaks the chain.
+CREATE TABLE journal_seal (
+    number          bigint PRIMARY KEY CHECK (number > 0),
+    transfers_after bigint NOT NULL,
+    transfers_until bigint NOT NULL CHECK (transfers_until >= transfers_after),
+    usage_after     bigint NOT NULL,
+    usage_until     bigint NOT NULL CHECK (usage_until >= usage_after),
+    covered         bigint NOT NULL CHECK (covered >= 0),
+    sealed_at       timestamptz NOT NULL,
+    digest          bytea NOT NULL CHECK (length(digest) = 32)
+);
+CREATE TRIGGER journal_seal_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON journal_seal
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- The bytes that are sealed: each row as text, in the order of the journal. Local names of people are left out.
+CREATE FUNCTION seal_digest(
+    previous bytea, transfers_after bigint, transfers_until bigint, usage_after bigint, usage_until bigint
+) RETURNS TABLE (covered bigint, digest bytea) LANGUAGE sql STABLE
+SET timezone TO 'UTC' SET datestyle TO 'ISO, YMD' AS $$
+WITH line AS (
+    SELECT 1 AS part, id AS place, 0::bigint AS beside,
+        ROW(id, allocation_number, kind, source, target, resource, amount, job_id, usage_number, recorded_at)::text AS words
+    FROM ledger_transfer WHERE id > $2 AND id <= $3
+    UNION ALL
+    SELECT 2, number, 0,
+        ROW(number, machine_id, local_job_id, submitted_at, segment, revision, job_id, project_id, partition_id, pseudonym,
+            kind, state, started_at, ended_at, nodes, amounts::text, recorded_at, allocation_number, charged, rate_card)::text
+    FROM usage_record WHERE number > $4 AND number <= $5
+    UNION ALL
+    SELECT 3, position, allocation_number, ROW(usage_number, allocation_number, amount, rate_card, position)::text
+    FROM further_charge WHERE position > $4 AND position <= $5
+)
+SELECT count(*), sha256(previous || convert_to(
+    format('%s %s %s %s', $2, $3, $4, $5) || coalesce(string_agg(words, E'\n' ORDER BY part, place, beside), ''), 'UTF8'))
+FROM line
+$$;
+
+-- A transaction has its number before it takes an id for a transfer. So whoever sees that all transactions before some
+-- number have ended knows that no id handed out before that can still appear: what lies below may be sealed.
+CREATE FUNCTION have_transaction_number() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_current_xact_id();
+    RETURN NULL;
+END $$;
+CREATE TRIGGER ledger_transfer_numbered BEFORE INSERT ON ledger_transfer
+    FOR EACH STATEMENT EXECUTE FUNCTION have_transaction_number();
