@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from aifn_common.service import make_api
+from aifn_common.answering import make_api
 from aifn_local.factory import API_SERVICES, service_of
 from hypothesis import HealthCheck, given
 from hypothesis import settings as effort

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from aifn_common.service import describe_api
+from aifn_common.answering import describe_api
 from aifn_local.factory import API_SERVICES, service_of
 
 from tests.support.backends import Backends

@@ -7,8 +7,8 @@ import pytest
 from aifn_accounting.actions import usage
 from aifn_accounting.app import service
 from aifn_accounting.settings import AccountingSettings
+from aifn_common.answering import describe_api
 from aifn_common.database import Database, transaction
-from aifn_common.service import describe_api
 from aifn_events.access import AllocationOpened
 from aifn_events.usage import UsageDayStated
 

@@ -10,8 +10,8 @@ from aifn_accounting.app import service
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import webhooks as webhook_store
 from aifn_accounting.webhook_views import WEBHOOK_ID
+from aifn_common.answering import describe_api
 from aifn_common.database import Database, transaction
-from aifn_common.service import describe_api
 from aifn_events.vocabulary import AllocationId
 from fastapi import APIRouter
 from pydantic import SecretStr, TypeAdapter

@@ -6,8 +6,8 @@ import pytest
 from aifn_accounting.actions import awards
 from aifn_accounting.app import service
 from aifn_accounting.settings import AccountingSettings
+from aifn_common.answering import describe_api
 from aifn_common.database import Database, transaction
-from aifn_common.service import describe_api
 
 from tests.accounting.make import GPU, award, charge, grant, hold, know_machine, used
 from tests.accounting.make_pools import have_cap, have_pool, pool_now

@@ -16,8 +16,8 @@ import pytest
 import uvicorn
 from aifn_accounting.app import service
 from aifn_accounting.settings import AccountingSettings
+from aifn_common.answering import make_api
 from aifn_common.database import Database
-from aifn_common.service import make_api
 from aifn_events.usage import UsageCharged
 from aifn_local.kafka import LocalKafka, MutualTls
 from aifn_local.processes import free_port

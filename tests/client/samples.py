@@ -6,7 +6,7 @@ from typing import Any
 
 from aifn_accounting.app import service as accounting
 from aifn_client import models, period_models, pool_models
-from aifn_common.service import describe_api
+from aifn_common.answering import describe_api
 from aifn_datalab.app import service as datalab
 from aifn_registry.app import service as registry
 from aifn_scheduler.app import service as scheduler

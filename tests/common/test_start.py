@@ -7,9 +7,10 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from aifn_common.answering import make_api
 from aifn_common.database import Database, transaction
 from aifn_common.outbox import announce
-from aifn_common.service import CannotStart, Service, Worker, check, make_api, migrate_service
+from aifn_common.service import CannotStart, Service, Worker, check, migrate_service
 from aifn_common.settings import ServiceSettings, WrongSetting, read_settings
 from aifn_events.placement import JobPlaced
 from pydantic import Field, SecretStr

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from aifn_common import clock
+from aifn_common.answering import describe_api
 from aifn_common.database import Database, transaction
-from aifn_common.service import describe_api
 from aifn_registry import first_day, store
 from aifn_registry.app import service
 from aifn_registry.settings import RegistrySettings

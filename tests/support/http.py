@@ -5,9 +5,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+from aifn_common.answering import make_api
 from aifn_common.database import Database
 from aifn_common.oidc import TokenValidator
-from aifn_common.service import Service, make_api
+from aifn_common.service import Service
 from aifn_common.settings import ServiceSettings
 from aifn_local.issuer import DevIssuer
 

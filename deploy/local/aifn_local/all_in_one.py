@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from aifn_common import clock, telemetry
-from aifn_common.service import Service, Worker, make_api, serve
+from aifn_common.answering import make_api
+from aifn_common.service import Service, Worker, serve
 from aifn_common.settings import ServiceSettings
 from fastapi import FastAPI
 

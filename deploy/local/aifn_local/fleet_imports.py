@@ -1,11 +1,13 @@
 """What every process of a fleet needs, imported once before they are forked."""
 
 import importlib
+import pkgutil
 
 from aifn_local.fleet import ROOMS
 
 for room in ROOMS:
-    importlib.import_module(f"aifn_{room}.app")
-importlib.import_module("aifn_local.issuer")
-importlib.import_module("uvloop")
-importlib.import_module("httptools")
+    service = importlib.import_module(f"aifn_{room}.app").service
+    for router in service.routers:
+        pkgutil.resolve_name(router)
+for name in ("aifn_common.answering", "aifn_local.issuer", "uvloop", "httptools"):
+    importlib.import_module(name)

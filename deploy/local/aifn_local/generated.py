@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from aifn_common.service import describe_api
+from aifn_common.answering import describe_api
 from aifn_common.settings import ServiceSettings, is_secret
 from aifn_events import publish
 from aifn_fedgate.settings import FedgateSettings

@@ -14,9 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import FastAPI, Response
-from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from aifn_common import migrations, telemetry
 from aifn_common.database import Database, Opening
@@ -173,7 +174,7 @@ def _missing_topic(consumer: Any) -> str | None:
 
 
 def add_probes(
-    app: FastAPI,
+    app: Starlette,
     *,
     packages: Sequence[str],
     db: Callable[[], Database | None],
@@ -183,27 +184,27 @@ def add_probes(
     """Add /livez, /readyz, /startupz and /metrics: outside /v1 and outside OpenAPI."""
     known = migrations.newest_of(*packages)
 
-    @app.get("/livez", include_in_schema=False)
-    async def live() -> Response:
+    async def live(_: Request) -> Response:
         return _verdict([])
 
-    @app.get("/readyz", include_in_schema=False)
-    async def ready() -> Response:
+    async def ready(_: Request) -> Response:
         watching = watch()
         return _verdict(await _base(db(), known, opening) + (watching.problems() if watching else []))
 
-    @app.get("/startupz", include_in_schema=False)
-    async def started() -> Response:
+    async def started(_: Request) -> Response:
         return _verdict(await _base(db(), known, opening))
 
-    @app.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
+    async def metrics(_: Request) -> Response:
         pool = db()
         if pool is not None:
             idle = pool.get_idle_size()
             telemetry.metrics.connections.set(idle, state="idle")
             telemetry.metrics.connections.set(pool.get_size() - idle, state="used")
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    probes = {"/livez": live, "/readyz": ready, "/startupz": started, "/metrics": metrics}
+    for path, answer in probes.items():
+        app.add_route(path, answer, include_in_schema=False)
 
 
 def _verdict(failed: list[str]) -> Response:

@@ -2,13 +2,14 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from fastapi import APIRouter
+from typing import TYPE_CHECKING, Any
 
 from aifn_common.database import Database, Transaction
 from aifn_common.kafka import Subscriptions
 from aifn_common.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
 
 PLUMBING = "aifn_common"
 
@@ -26,14 +27,16 @@ class Timer:
 class Service:
     """A service's rooms, as its app.py lists them.
 
-    Each of `measures` puts something that is kept in the database into the metrics; the leading worker asks them.
+    A router, or a list of them, may be named as `module:name`: routes take as long to import as all the rest together,
+    and only the role that answers needs them. Each of `measures` puts something that is kept in the database into the
+    metrics; the leading worker asks them.
     """
 
     name: str
     package: str
     hears: Subscriptions
     settings: type[ServiceSettings] = ServiceSettings
-    routers: Sequence[APIRouter] = ()
+    routers: "Sequence[APIRouter | str]" = ()
     timers: Sequence[Timer] = ()
     measures: Sequence[Callable[[Database], Awaitable[None]]] = ()
     seed: Callable[[Transaction, Any], Awaitable[None]] | None = field(default=None)

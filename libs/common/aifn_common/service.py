@@ -6,27 +6,24 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import NoReturn
 
 import asyncpg
-import httpx
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
-from aifn_common import clock, operations, telemetry
+from aifn_common import clock, telemetry
 from aifn_common.broker import tls_context
-from aifn_common.database import CONNECTION_FAULTS, Database, Opening, close, connect, transaction
+from aifn_common.database import CONNECTION_FAULTS, Database, close, connect, transaction
 from aifn_common.health import add_probes
 from aifn_common.migrations import MigrationBusy, MigrationError, fit, migrate, newest_of
-from aifn_common.oidc import TokenValidator
 from aifn_common.rooms import PLUMBING, Service, Timer, source_of
 from aifn_common.settings import ServiceSettings, WrongSetting, read_settings
 from aifn_common.topics import BrokerAway, prepare_topics
-from aifn_common.web import BodyLimit, add_problems
 from aifn_common.worker import Worker
 
-__all__ = ["PLUMBING", "Service", "Timer", "Worker", "make_api", "make_worker", "prepare", "run", "serve", "source_of"]
+__all__ = ["PLUMBING", "Service", "Timer", "Worker", "make_worker", "prepare", "run", "serve", "source_of"]
 
 _SEED = 0x61_69_66_70
 
@@ -48,51 +45,21 @@ async def prepare(service: Service, settings: ServiceSettings, db: Database) -> 
             await service.seed(tx, settings)
 
 
-def make_api(service: Service, settings: ServiceSettings, *, validator: TokenValidator | None = None) -> FastAPI:
-    """The HTTP side of a service. Until the database answers, only the probes say something useful."""
-
-    @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
-            app.state.validator = validator or TokenValidator(settings.oidc_issuer, service.audience, http=http)
-            await stack.enter_async_context(opening.pool(lambda db: setattr(app.state, "db", db)))
-            yield
-
-    opening = Opening(settings.database_url.get_secret_value(), settings.database_connections)
-    app = describe_api(service)
-    app.router.lifespan_context = life
-    app.state.settings = settings
-    app.state.db = None
-    app.add_middleware(BodyLimit, most=settings.max_body_bytes)
-    add_problems(app)
-    add_probes(app, packages=service.packages, db=lambda: app.state.db, watch=lambda: None, opening=opening)
-    return app
-
-
-def describe_api(service: Service) -> FastAPI:
-    """The routes of a service alone: enough for its OpenAPI document."""
-    app = FastAPI(title=f"AIFN {service.name}", version="0.1.0", redoc_url=None, docs_url=None)
-    for router in (*service.routers, operations.router):
-        app.include_router(router)
-    return app
-
-
-def make_worker(service: Service, settings: ServiceSettings) -> FastAPI:
+def make_worker(service: Service, settings: ServiceSettings) -> Starlette:
     """The hearing and ticking side of a service; over HTTP it answers probes only."""
     worker = Worker(service, settings)
 
     @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
+    async def life(_: Starlette) -> AsyncIterator[None]:
         async with worker:
             yield
 
-    app = FastAPI(title=f"AIFN {service.name} worker", openapi_url=None, docs_url=None, redoc_url=None, lifespan=life)
+    app = Starlette(lifespan=life)
     add_probes(app, packages=service.packages, db=lambda: worker.db, watch=lambda: worker.watch, opening=worker.opening)
     return app
 
 
-def serve(app: FastAPI, settings: ServiceSettings) -> None:
+def serve(app: Starlette, settings: ServiceSettings) -> None:
     """Serve until SIGTERM or SIGINT, then drain; the process ends with status 0, or 70 if it could not begin."""
     # The server raises the signal once more when it has drained, for whoever was there before it.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -138,7 +105,16 @@ def run(service: Service) -> None:
         _end(CannotStart(os.EX_CONFIG, str(wrong)), f"aifn-{service.name}: ")
     except CannotStart as wrong:
         _end(wrong, f"aifn-{service.name}: ")
-    serve(make_api(service, settings) if role == "api" else make_worker(service, settings), settings)
+    serve(_make(service, settings, role), settings)
+
+
+def _make(service: Service, settings: ServiceSettings, role: str) -> Starlette:
+    if role == "worker":
+        return make_worker(service, settings)
+    # Half of a start is importing this and the routes; a worker, which answers probes only, does without.
+    from aifn_common.answering import make_api
+
+    return make_api(service, settings)
 
 
 def _end(why: CannotStart, who: str) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from aifn_common.service import Service, Timer, run
 
-from aifn_accounting import api, subscribers, timers
+from aifn_accounting import subscribers, timers
 from aifn_accounting.actions import rates
 from aifn_accounting.measures import Measures
 from aifn_accounting.settings import AccountingSettings
@@ -10,7 +10,7 @@ from aifn_accounting.settings import AccountingSettings
 service = Service(
     name="accounting",
     package="aifn_accounting",
-    routers=api.routers,
+    routers=["aifn_accounting.api:routers"],
     hears=subscribers.hears,
     settings=AccountingSettings,
     seed=rates.load_seed,

@@ -2,7 +2,7 @@
 
 from aifn_common.service import Service, run
 
-from aifn_datalab import api, subscribers
+from aifn_datalab import subscribers
 from aifn_datalab.settings import DatalabSettings
 
 service = Service(
@@ -10,7 +10,7 @@ service = Service(
     package="aifn_datalab",
     hears=subscribers.hears,
     settings=DatalabSettings,
-    routers=[api.router],
+    routers=["aifn_datalab.api:router"],
 )
 
 

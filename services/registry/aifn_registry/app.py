@@ -2,13 +2,13 @@
 
 from aifn_common.service import Service, run
 
-from aifn_registry import actions, api, peer_api, subscribers
+from aifn_registry import actions, subscribers
 from aifn_registry.settings import RegistrySettings
 
 service = Service(
     name="registry",
     package="aifn_registry",
-    routers=[api.router, peer_api.router],
+    routers=["aifn_registry.api:router", "aifn_registry.peer_api:router"],
     hears=subscribers.hears,
     seed=actions.load_seed,
     settings=RegistrySettings,

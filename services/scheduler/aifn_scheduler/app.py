@@ -4,7 +4,6 @@ from aifn_common.service import Service, Timer, run
 
 from aifn_scheduler import subscribers, timers
 from aifn_scheduler.actions.access import load_seed
-from aifn_scheduler.api import access, jobs
 from aifn_scheduler.settings import SchedulerSettings
 
 service = Service(
@@ -12,7 +11,7 @@ service = Service(
     package="aifn_scheduler",
     hears=subscribers.hears,
     settings=SchedulerSettings,
-    routers=[access.router, jobs.router],
+    routers=["aifn_scheduler.api.access:router", "aifn_scheduler.api.jobs:router"],
     timers=[Timer("plan", every_seconds=0.25, action=timers.plan_tick)],
     seed=load_seed,
 )

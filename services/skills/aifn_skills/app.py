@@ -2,7 +2,7 @@
 
 from aifn_common.service import Service, run
 
-from aifn_skills import actions, api, subscribers
+from aifn_skills import actions, subscribers
 from aifn_skills.settings import SkillsSettings
 
 service = Service(
@@ -10,7 +10,7 @@ service = Service(
     package="aifn_skills",
     hears=subscribers.hears,
     settings=SkillsSettings,
-    routers=[api.router],
+    routers=["aifn_skills.api:router"],
     seed=actions.load_seed,
 )
 
