@@ -1,7 +1,14 @@
 """A fact leaves one member and arrives at another, whichever way it takes, however often it comes."""
 
+from collections.abc import Sequence
+
+from aifn_common.database import transaction
+from aifn_common.kafka import Rejected
+from aifn_events.access import AwardGranted
+from aifn_events.base import Event
 from aifn_events.registry import CapacityReported
 from aifn_fedgate.actions import heads
+from aifn_fedgate.subscribers import hears_for
 
 from tests.federation.make import Gatehouse, capacity
 
@@ -54,3 +61,32 @@ async def test_a_head_tells_of_a_gap_and_the_owner_is_asked_over_https(lumi: Gat
     assert await bsc.alarms() == set()
     ours, theirs = await bsc.chain(), await lumi.chain()
     assert (ours.keys, ours.digest, ours.tip) == (theirs.keys, theirs.digest, theirs.tip)
+
+
+async def hear_locally(gate: Gatehouse, events: Sequence[Event]) -> list[Rejected]:
+    """A batch of a member's own topic, as its gate hears it."""
+    (handler,) = (one.handler for one in hears_for(gate.door).batches if one.kind is type(events[0]))
+    async with transaction(gate.db) as tx:
+        return list(await handler(events, tx))
+
+
+async def test_a_batch_is_signed_in_its_order_and_each_fact_once_however_often_it_comes(
+    lumi: Gatehouse, bsc: Gatehouse
+) -> None:
+    reports = [capacity(("lumi-g", "lumi-c")[number % 2], idle=number) for number in range(7)]
+    assert await hear_locally(lumi, [*reports[:4], reports[1], reports[0]]) == []
+    assert await hear_locally(lumi, [*reports[2:], *reports]) == []
+    sent = await lumi.db.fetch("SELECT value FROM outbox WHERE topic = 'aifn-out-capacity-v1' ORDER BY seq")
+    assert {one.verdict for one in await bsc.hear(*(row["value"] for row in sent))} == {"accepted"}
+    told = [CapacityReported.model_validate_json(fact["data"]).nodes_idle for fact in await bsc.facts()]
+    assert told == list(range(7))
+    ours, theirs = await bsc.chain(), await lumi.chain()
+    assert (ours.at, ours.keys, ours.digest) == (theirs.at, theirs.keys, theirs.digest) == ((1, 7), 2, ours.digest)
+
+
+async def test_what_can_be_told_to_nobody_is_refused_alone_and_the_rest_of_its_batch_is_told(lumi: Gatehouse) -> None:
+    hosts = ("bsc-aif", "stranger-aif", "lumi-aif", "bsc-aif")
+    awards = [AwardGranted.example(award_id=f"award-{number}", factory_id=host) for number, host in enumerate(hosts)]
+    refused = await hear_locally(lumi, awards)
+    assert [(one.event, one.refusal.code) for one in refused] == [(awards[1], "unknown_recipient")]
+    assert (await lumi.chain("lumi-aif", "award")).at == (1, 2)

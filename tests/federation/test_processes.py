@@ -21,6 +21,7 @@ from tests.support.kafka import producer, read_all, send
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.kafka
+PATIENCE = 240
 MIRRORED = "relay-a.lumi-aif.aifn-out-capacity-v1"
 
 
@@ -62,7 +63,7 @@ class Gate:
             except httpx.HTTPError:
                 return False
 
-        await until(answers, seconds=60, what="the gate is ready")
+        await until(answers, seconds=PATIENCE, what="the gate is ready")
 
 
 async def _topics(kafka: str, *names: str) -> None:
@@ -102,12 +103,12 @@ async def test_a_gate_killed_between_signing_and_sending_loses_nothing_and_says_
             await gate.ready()
             await send(kafka, *(capacity(idle=round_number * 20 + one) for one in range(20)))
             least = round_number * 20 + 3
-            await until(partial(_count, db, least), seconds=60, what="some of them are signed")
+            await until(partial(_count, db, least), seconds=PATIENCE, what="some of them are signed")
             gate.kill()
             gate.start()
         await gate.ready()
-        await until(lambda: _count(db, 60), seconds=60, what="all of them are signed")
-        await until(lambda: _drained(db), seconds=60, what="all of them are sent")
+        await until(lambda: _count(db, 60), seconds=PATIENCE, what="all of them are signed")
+        await until(lambda: _drained(db), seconds=PATIENCE, what="all of them are sent")
     finally:
         gate.kill()
     sent = [record.value for record in await read_all(kafka, "aifn-out-capacity-v1")]
@@ -147,7 +148,7 @@ async def test_what_a_relay_brings_is_verified_and_announced_once_though_the_gat
                 if number == 15:
                     gate.kill()
                     gate.start()
-        await until(lambda: _announced(kafka, 30), seconds=90, what="all are announced")
+        await until(lambda: _announced(kafka, 30), seconds=PATIENCE, what="all are announced")
         async with httpx.AsyncClient(trust_env=False) as http:
             status = (await http.get(f"{gate.url}/fed/v1/peers")).json()
     finally:

@@ -33,6 +33,7 @@ INSERT INTO outbox (event_id, topic, key, value, time, raw_headers) VALUES ('', 
 _INSERT_SERIES = """
 INSERT INTO outbox (event_id, topic, time, traceparent, first, last) VALUES ($1, $2, $3, $4, $5, $6)"""
 _COLUMNS = ("event_id", "topic", "key", "value", "time", "traceparent")
+_RAW_COLUMNS = ("event_id", "topic", "key", "value", "time", "raw_headers")
 _NEXT = """
 SELECT seq, event_id, topic, key, value, time, traceparent, raw_headers, first, last FROM outbox
 ORDER BY seq LIMIT $1"""
@@ -122,6 +123,18 @@ async def pass_on(tx: Transaction, topic: str, key: bytes | None, value: bytes |
     if size > MOST_BYTES:
         raise MessageTooLarge(topic, size)
     await tx.execute(_INSERT_RAW, topic, key, value, clock.now(), headers)
+
+
+async def pass_all_on(tx: Transaction, messages: Iterable[tuple[str, bytes, bytes]]) -> None:
+    """Send many messages without headers, each a topic, a key and a value, in this order. Raises MessageTooLarge."""
+    now = clock.now()
+    rows = []
+    for topic, key, value in messages:
+        if size_of(key, value, ()) > MOST_BYTES:
+            raise MessageTooLarge(topic, size_of(key, value, ()))
+        rows.append(("", topic, key, value, now, "[]"))
+    if rows:
+        await tx.copy_records_to_table("outbox", records=rows, columns=_RAW_COLUMNS)
 
 
 def size_of(key: bytes | None, value: bytes | None, headers: RawHeaders) -> int:

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Sequence
 
 from aifn_common.broker import connection_of
 from aifn_common.database import CONNECTION_FAULTS, Database
+from aifn_common.hearing import COMMIT_SECONDS
 from aifn_events.federation import STREAMS
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.errors import KafkaError
@@ -61,10 +63,10 @@ async def _hear(db: Database, door: Door) -> None:
         metadata_max_age_ms=3_000,
         session_timeout_ms=10_000,
         max_poll_interval_ms=600_000,
-        fetch_max_wait_ms=50,
     )
     consumer.subscribe(pattern=pattern.pattern)
     await consumer.start()
+    handled, committed = False, time.monotonic()
     try:
         while True:
             # Nobody is trusted yet: what came stays where it is.
@@ -74,6 +76,10 @@ async def _hear(db: Database, door: Door) -> None:
             arrivals = [arrival_of(record, pattern) for records in found.values() for record in records]
             if arrivals:
                 await take_in(db, door, arrivals)
+                handled = True
+            # Now and then, for it costs as much as a batch; what a crash leaves uncommitted comes again and is known.
+            if handled and time.monotonic() - committed > COMMIT_SECONDS:
                 await consumer.commit()
+                handled, committed = False, time.monotonic()
     finally:
         await consumer.stop()

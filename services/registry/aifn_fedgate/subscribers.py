@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from aifn_common.database import Transaction
-from aifn_common.inbox import deliver_once
-from aifn_common.kafka import Db, Rejected, Subscriptions
+from aifn_common.inbox import first_heard
+from aifn_common.kafka import Rejected, Subscriptions
 from aifn_events.access import AwardGranted
 from aifn_events.base import Event
 from aifn_events.catalog import TOPICS
@@ -12,6 +12,8 @@ from aifn_events.usage import UsageCharged
 
 from aifn_fedgate.actions import publish, usage
 from aifn_fedgate.door import Door
+
+AT_ONCE = 500
 
 
 def hears_for(door: Door) -> Subscriptions:
@@ -33,15 +35,12 @@ def hears_for(door: Door) -> Subscriptions:
 
 
 def _hear(hears: Subscriptions, door: Door, kind: type[Event], stream: str) -> None:
-    async def tell_others(tx: Transaction, event: Event) -> None:
+    async def on_facts(events: Sequence[Event], tx: Transaction) -> Sequence[Rejected]:
+        """Facts of this member's own may be for others too."""
         await door.ready.wait()
-        if isinstance(event, AwardGranted):
-            await publish.tell_award(tx, door, event)
-        else:
-            await publish.tell_own(tx, door, stream, event)
+        new = await first_heard(tx, f"{__package__}:{kind.topic}", events)
+        if kind is AwardGranted:
+            return await publish.tell_awards(tx, door, [one for one in new if isinstance(one, AwardGranted)])
+        return await publish.tell_local(tx, door, stream, new)
 
-    async def on_fact(event: Event, db: Db) -> None:
-        """A fact of this member's own may be for others too."""
-        await deliver_once(db, event, tell_others)
-
-    hears(kind)(on_fact)
+    hears.in_batches(kind, max_records=AT_ONCE)(on_facts)

@@ -14,15 +14,15 @@ WHERE stream = $1 AND record_key > $2 AND NOT retired AND ($3::text IS NULL OR o
 ORDER BY record_key LIMIT $5"""
 
 
-async def put(tx: Transaction, stream: str, fact: PeerFact) -> bool:
-    """Keep a fact, unless a newer word on the same thing is here; whether it was kept."""
-    return bool(
-        await tx.fetchval(
-            _PUT,
-            *(fact.origin, stream, fact.record_key, fact.epoch, fact.seq),
-            *(fact.fact, fact.fact_source, fact.fact_time, fact.retired, fact.data),
-        )
-    )
+async def put_all(tx: Transaction, stream: str, facts: Sequence[PeerFact]) -> None:
+    """Keep facts, each unless a newer word on the same thing is here."""
+    # By key, so that two who write never wait for each other in a circle.
+    in_order = sorted(facts, key=lambda one: (one.record_key, one.epoch, one.seq))
+    rows = [
+        (f.origin, stream, f.record_key, f.epoch, f.seq, f.fact, f.fact_source, f.fact_time, f.retired, f.data)
+        for f in in_order
+    ]
+    await tx.executemany(_PUT, rows)
 
 
 async def list_facts(

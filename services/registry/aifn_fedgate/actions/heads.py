@@ -12,6 +12,7 @@ from aifn_fedgate.domain.chain import Chain
 from aifn_fedgate.domain.directory import content_of
 from aifn_fedgate.domain.envelope import ZERO, read
 from aifn_fedgate.domain.facts import key_of, renumber
+from aifn_fedgate.domain.gate import remember
 from aifn_fedgate.domain.heads import heads_of
 from aifn_fedgate.door import Door
 from aifn_fedgate.store import journal, peers
@@ -84,17 +85,20 @@ async def raise_epoch(db: Database, door: Door, *, at_least: int = 0) -> dict[st
         epoch = max([at_least, *(chain.epoch + 1 for chain in chains.values())])
         for (_, stream), chain in chains.items():
             chain.epoch, chain.seq, chain.tip = epoch, 0, ZERO
-            memory = BatchMemory(chains={(door.me, stream): chain})
             count, after = 0, b""
             while rows := await journal.state_page(tx, door.me, stream, after, 500):
                 after = rows[-1]["key_hash"]
+                memory = BatchMemory(chains={(door.me, stream): chain})
+                made = []
                 for row in rows:
                     old = read(row["raw"])
-                    key = key_of(old.payload)
-                    payload = renumber(old.payload, chain.seq + 1)
+                    memory.states[door.me, stream, row["key_hash"]] = old.hash
+                    key, payload = key_of(old.payload), renumber(old.payload, chain.seq + 1)
                     fresh = publish.sign_next(door, chain, key, payload, epoch=epoch, retired=False)
-                    await publish.keep(tx, door, memory, [(key, fresh)])
-                    count += 1
+                    remember(chain, memory, fresh)
+                    made.append((key, fresh))
+                await publish.keep(tx, door, memory, made)
+                count += len(made)
             await journal.save_chains(tx, [chain])
             signed[stream] = count
     outbox.nudge()

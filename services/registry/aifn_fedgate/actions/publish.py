@@ -1,10 +1,11 @@
-"""Tell the others: a local fact becomes the next envelope of this member's own log, in one transaction."""
+"""Tell the others: local facts become the next envelopes of this member's own log, a batch in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from aifn_common import outbox
 from aifn_common.database import Transaction
 from aifn_common.errors import Refusal
+from aifn_common.kafka import Rejected
 from aifn_events.access import AwardGranted
 from aifn_events.base import Event
 from aifn_events.datalab import DatasetDescribed
@@ -64,38 +65,64 @@ def thing_of(event: Event) -> str:
     raise ValueError(f"{type(event).__name__} is not told to others")
 
 
-async def tell_own(tx: Transaction, door: Door, stream: str, event: Event) -> bool:
-    """Tell a fact if it is this member's to tell; a passport of somebody else's machine is not."""
-    owners = owners_of(event)
-    if owners and door.me not in owners:
-        return False
-    await tell(tx, door, stream, event)
-    return True
+async def tell_local(tx: Transaction, door: Door, stream: str, events: Sequence[Event]) -> list[Rejected]:
+    """Tell those facts of a batch that are this member's to tell; a passport of somebody else's machine is not.
+
+    Returns: those that could not be told, each with its refusal; the others are told.
+    """
+    own = [event for event in events if not (owners := owners_of(event)) or door.me in owners]
+    return (await tell_all(tx, door, stream, [(event, "") for event in own]))[1]
 
 
-async def tell_award(tx: Transaction, door: Door, event: AwardGranted) -> bool:
-    """Tell the hosting factory of an award, if that is another member. Raises UnknownRecipient."""
-    if event.factory_id == door.me:
-        return False
-    await tell(tx, door, "award", event, recipient=event.factory_id)
-    return True
+async def tell_awards(tx: Transaction, door: Door, events: Sequence[AwardGranted]) -> list[Rejected]:
+    """Tell the hosting factories of awards, where those are other members. Returns those that could not be told."""
+    away = [(event, event.factory_id) for event in events if event.factory_id != door.me]
+    return (await tell_all(tx, door, "award", away))[1]
 
 
 async def tell(tx: Transaction, door: Door, stream: str, event: Event, *, recipient: str = "") -> Envelope:
-    """Sign a fact and write it into the own log, its state and the outbox.
+    """Sign one fact into the own log. Raises UnknownRecipient, TooLargeToTell."""
+    made, refused = await tell_all(tx, door, stream, [(event, recipient)])
+    for one in refused:
+        raise one.refusal
+    return made[0]
 
-    Raises: UnknownRecipient, TooLargeToTell.
+
+async def tell_all(
+    tx: Transaction, door: Door, stream: str, facts: Sequence[tuple[Event, str]]
+) -> tuple[list[Envelope], list[Rejected]]:
+    """Sign facts, in their order, and write them into the own log, its state and the outbox: one turn for all.
+
+    Args:
+        facts: each with the member it is sealed to, or "".
+    Returns: the envelopes, and the facts that were refused (UnknownRecipient, TooLargeToTell).
     """
+    if not facts:
+        return [], []
     memory = BatchMemory(chains=await journal.lock_chains(tx, [(door.me, stream)]))
     chain = memory.chain(door.me, stream)
-    key = f"{door.me}/{thing_of(event)}"
-    event = event if event.source else event.model_copy(update={"source": f"urn:aifn:{door.me}:fedgate"})
-    sealed = seal(event.model_dump_json().encode(), _key_of(door.trust, recipient)) if recipient else None
-    payload = write_payload(event, key=key, seq=chain.seq + 1, sealed=sealed, recipient=recipient)
-    retired = bool(getattr(event, "retired", False))
-    envelope = sign_next(door, chain, key, payload, epoch=max(chain.epoch, 1), retired=retired)
-    await keep(tx, door, memory, [(key, envelope)])
-    return envelope
+    keys = [f"{door.me}/{thing_of(event)}" for event, _ in facts]
+    await journal.load_states(tx, memory, ((door.me, stream, hash_of(key.encode())) for key in keys))
+    made: list[tuple[str, Envelope]] = []
+    refused: list[Rejected] = []
+    for key, (event, recipient) in zip(keys, facts, strict=True):
+        try:
+            envelope = _sign(door, chain, key, event, recipient)
+        except (UnknownRecipient, TooLargeToTell) as refusal:
+            refused.append(Rejected(event, refusal))
+            continue
+        remember(chain, memory, envelope)
+        made.append((key, envelope))
+    await keep(tx, door, memory, made)
+    return [envelope for _, envelope in made], refused
+
+
+def _sign(door: Door, chain: Chain, key: str, event: Event, recipient: str) -> Envelope:
+    said = event if event.source else event.model_copy(update={"source": f"urn:aifn:{door.me}:fedgate"})
+    sealed = seal(said.model_dump_json().encode(), _key_of(door.trust, recipient)) if recipient else None
+    payload = write_payload(said, key=key, seq=chain.seq + 1, sealed=sealed, recipient=recipient)
+    retired = bool(getattr(said, "retired", False))
+    return sign_next(door, chain, key, payload, epoch=max(chain.epoch, 1), retired=retired)
 
 
 def sign_next(door: Door, chain: Chain, key: str, payload: bytes, *, epoch: int, retired: bool) -> Envelope:
@@ -119,19 +146,20 @@ def sign_next(door: Door, chain: Chain, key: str, payload: bytes, *, epoch: int,
 
 
 async def keep(tx: Transaction, door: Door, memory: BatchMemory, made: Sequence[tuple[str, Envelope]]) -> None:
-    """Write envelopes of one's own into log, state and outbox, moving their chains on."""
-    for key, envelope in made:
-        chain = memory.chain(envelope.header.origin, envelope.header.stream)
-        await journal.load_state(tx, memory, chain, envelope.header.key_hash)
-        remember(chain, memory, envelope)
-        await journal.put_own(tx, envelope)
-        if door.settings.kafka:
-            stream = STREAMS[envelope.header.stream]
-            await outbox.pass_on(tx, stream.out_topic, key.encode(), envelope.raw, "[]")
-            if stream.state:
-                await outbox.pass_on(tx, stream.state_topic, key.encode(), envelope.raw, "[]")
+    """Write envelopes of one's own, which `memory` knows already, into log, state and outbox."""
+    await journal.put_own(tx, [envelope for _, envelope in made])
+    if door.settings.kafka:
+        await outbox.pass_all_on(tx, _messages(made))
     await journal.save_states(tx, memory)
     await journal.save_chains(tx, memory.chains.values())
+
+
+def _messages(made: Sequence[tuple[str, Envelope]]) -> Iterator[tuple[str, bytes, bytes]]:
+    for key, envelope in made:
+        stream = STREAMS[envelope.header.stream]
+        yield stream.out_topic, key.encode(), envelope.raw
+        if stream.state:
+            yield stream.state_topic, key.encode(), envelope.raw
 
 
 def _key_of(trust: Trust | None, member: str) -> str:

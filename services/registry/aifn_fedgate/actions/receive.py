@@ -31,15 +31,22 @@ async def take_in(db: Database, door: Door, arrivals: Sequence[Arrival]) -> list
         return []
     async with door.lock:
         rulings = await _patiently(db, door, gate, list(arrivals))
-        for chain_of in {
-            (one.envelope.header.origin, one.envelope.header.stream) for one in rulings if one.moved and one.envelope
-        }:
+        for chain_of in await _behind(db, rulings):
             rulings += await _drain(db, door, gate, *chain_of)
     outbox.nudge()
     for one in rulings:
         if one.fact is not None and isinstance(one.fact.event, DirectoryCarried):
             await _consider(db, door, one.fact.event)
     return rulings
+
+
+async def _behind(db: Database, rulings: Sequence[Ruling]) -> list[tuple[str, str]]:
+    """The streams of a batch that moved on and for which something may still wait."""
+    moved = {(one.envelope.header.origin, one.envelope.header.stream) for one in rulings if one.moved and one.envelope}
+    if not moved:
+        return []
+    async with transaction(db) as tx:
+        return await journal.behind(tx, moved)
 
 
 async def _patiently(db: Database, door: Door, gate: Gate, arrivals: list[Arrival]) -> list[Ruling]:

@@ -34,9 +34,11 @@ async def tell_sums(db: Database, door: Door) -> int:
     while True:
         async with door.lock, transaction(db) as tx:
             rows = await store.take_untold(tx, AT_ONCE)
-            for key, amount, records, revision in rows:
-                event = summed(key, amount=amount, records=records, revision=revision, member=door.me, now=door.now())
-                await publish.tell(tx, door, "usage", event)
+            sums = [
+                summed(key, amount=amount, records=records, revision=revision, member=door.me, now=door.now())
+                for key, amount, records, revision in rows
+            ]
+            await publish.tell_all(tx, door, "usage", [(one, "") for one in sums])
             for project, month in sorted({(key.project_id, f"{key.hour:%Y-%m}") for key, *_ in rows}):
                 amounts, revision = await store.sum_month(tx, project, month)
                 summary = UsageMonthSummed(

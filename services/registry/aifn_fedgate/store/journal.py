@@ -22,6 +22,10 @@ _CHAINS = """
 SELECT c.origin, c.stream, epoch, seq, tip, keys, digest, seen_epoch, seen_seq, frozen FROM chain AS c
 JOIN unnest($1::text[], $2::text[]) AS t(o, s) ON (c.origin, c.stream) = (t.o, t.s)
 ORDER BY c.origin, c.stream"""
+_BEHIND = """
+SELECT c.origin, c.stream FROM chain AS c
+JOIN unnest($1::text[], $2::text[]) AS t(o, s) ON (c.origin, c.stream) = (t.o, t.s)
+WHERE (c.seen_epoch, c.seen_seq) > (c.epoch, c.seq) ORDER BY c.origin, c.stream"""
 _ALL_CHAINS = """
 SELECT origin, stream, epoch, seq, tip, keys, digest, seen_epoch, seen_seq, frozen FROM chain
 WHERE $1::text IS NULL OR origin = $1 ORDER BY origin, stream"""
@@ -32,7 +36,6 @@ JOIN unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS t(o, s, e, q)
 _STATES = """
 SELECT r.origin, r.stream, r.key_hash, r.hash FROM replica AS r
 JOIN unnest($1::text[], $2::text[], $3::bytea[]) AS t(o, s, k) ON (r.origin, r.stream, r.key_hash) = (t.o, t.s, t.k)"""
-_STATE = "SELECT hash FROM replica WHERE (origin, stream, key_hash) = ($1, $2, $3)"
 _JOURNAL_COLUMNS = ("origin", "stream", "epoch", "seq", "hash", "key_hash", "verdict", "code", "raw")
 _SET_STATE = """
 INSERT INTO replica (origin, stream, key_hash, epoch, seq, hash, raw)
@@ -98,6 +101,13 @@ async def lock_chains(tx: Transaction, streams: Iterable[StreamOf]) -> dict[Stre
     return {(row["origin"], row["stream"]): _chain(row) for row in await tx.fetch(_CHAINS + " FOR UPDATE OF c", *names)}
 
 
+async def behind(tx: Transaction, streams: Iterable[StreamOf]) -> list[StreamOf]:
+    """Those of these streams of which something is known to be missing."""
+    wanted = sorted(set(streams))
+    rows = await tx.fetch(_BEHIND, [origin for origin, _ in wanted], [stream for _, stream in wanted])
+    return [(row["origin"], row["stream"]) for row in rows]
+
+
 async def all_chains(tx: Transaction, origin: str | None = None) -> list[Chain]:
     """Every chain, or those of one member, as they are."""
     return [_chain(row) for row in await tx.fetch(_ALL_CHAINS, origin)]
@@ -124,17 +134,15 @@ async def load(tx: Transaction, envelopes: Sequence[Envelope]) -> BatchMemory:
     places = list({(one.origin, one.stream, one.epoch, one.seq) for one in headers})
     for row in await tx.fetch(_HASHES, *(_column(places, index) for index in range(4))):
         memory.hashes[row["origin"], row["stream"], row["epoch"], row["seq"]] = row["hash"]
-    things = list({(one.origin, one.stream, one.key_hash) for one in headers})
-    for row in await tx.fetch(_STATES, *(_column(things, index) for index in range(3))):
-        memory.states[row["origin"], row["stream"], row["key_hash"]] = row["hash"]
+    await load_states(tx, memory, ((one.origin, one.stream, one.key_hash) for one in headers))
     return memory
 
 
-async def load_state(tx: Transaction, memory: BatchMemory, chain: Chain, key_hash: bytes) -> None:
-    """Read what is true of one key, unless that is known."""
-    if (chain.origin, chain.stream, key_hash) not in memory.states:
-        found = await tx.fetchval(_STATE, chain.origin, chain.stream, key_hash)
-        memory.states[chain.origin, chain.stream, key_hash] = found
+async def load_states(tx: Transaction, memory: BatchMemory, things: Iterable[Thing]) -> None:
+    """Read what is true of these things."""
+    wanted = list(set(things))
+    for row in await tx.fetch(_STATES, *(_column(wanted, index) for index in range(3))):
+        memory.states[row["origin"], row["stream"], row["key_hash"]] = row["hash"]
 
 
 async def known_hashes(tx: Transaction, places: Sequence[Place]) -> dict[Place, bytes]:
@@ -184,11 +192,14 @@ async def save_chains(tx: Transaction, chains: Iterable[Chain]) -> None:
         await tx.execute(_SET_CHAINS, *(_column(rows, index) for index in range(10)))
 
 
-async def put_own(tx: Transaction, envelope: Envelope) -> None:
-    """Write one envelope of this member's own log."""
-    h = envelope.header
-    record = (h.origin, h.stream, h.epoch, h.seq, envelope.hash, h.key_hash, "accepted", "own", envelope.raw)
-    await tx.copy_records_to_table("journal", records=[record], columns=_JOURNAL_COLUMNS)
+async def put_own(tx: Transaction, envelopes: Iterable[Envelope]) -> None:
+    """Write envelopes of this member's own log."""
+    records = [
+        (h.origin, h.stream, h.epoch, h.seq, envelope.hash, h.key_hash, "accepted", "own", envelope.raw)
+        for envelope in envelopes
+        for h in (envelope.header,)
+    ]
+    await tx.copy_records_to_table("journal", records=records, columns=_JOURNAL_COLUMNS)
 
 
 async def page(tx: Transaction, origin: str, stream: str, epoch: int, after: int, limit: int) -> list[Row]:
