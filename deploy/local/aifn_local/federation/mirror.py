@@ -30,7 +30,7 @@ _COMMON = {
     # A topic is made with its settings; changing them later would need a right that a thief could use.
     "sync.topic.configs.enabled": "false",
     "refresh.groups.enabled": "false",
-    "refresh.topics.interval.seconds": "5",
+    "refresh.topics.interval.seconds": "10",
     "heartbeats.topic.replication.factor": "1",
     "tasks.max": "1",
     # Every jar says what it brings: looking through all of them takes seconds for each flow.
@@ -44,8 +44,17 @@ _WORKER = {
     "offset.storage.partitions": "1",
     "status.storage.partitions": "1",
     "offset.flush.interval.ms": "5000",
+    # There is one worker for each flow: when its relay comes back, nobody else is to be waited for (five minutes).
+    "scheduled.rebalance.max.delay.ms": "0",
 }
-_CLIENTS = {"producer.linger.ms": "5", "consumer.fetch.max.wait.ms": "100"}
+# A client whose only broker is away looks up its first address again, without pause, and writes a line each time: the
+# mirrors of a stopped relay took a whole machine. It keeps the address instead, and tries it now and then.
+_PATIENCE = {"metadata.recovery.strategy": "none", "reconnect.backoff.ms": "500", "reconnect.backoff.max.ms": "5000"}
+_CLIENTS = {
+    "producer.linger.ms": "5",
+    **_PATIENCE,
+    **{f"{client}.{name}": value for client in ("producer", "consumer", "admin") for name, value in _PATIENCE.items()},
+}
 
 
 class MirrorEnded(StackError):
