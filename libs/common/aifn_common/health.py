@@ -63,7 +63,6 @@ class Progress:
     handled: int = 0
     member: bool = False
     moved_at: float = field(default_factory=lambda: time.monotonic())
-    missing: str | None = None
     backlogs: dict[Any, Backlog] = field(default_factory=dict)
 
 
@@ -97,7 +96,6 @@ class Watch:
                 seen.moved_at = time.monotonic()
         seen.assigned, seen.lag, seen.handled = len(assigned), lag, handled
         seen.member = seen.member or member
-        seen.missing = None if assigned or consumer is None else _missing_topic(consumer)
 
     def _tell(self, group: str, seen: Progress, ends: Ends, *, moved: bool) -> None:
         now = time.monotonic()
@@ -121,7 +119,7 @@ class Watch:
     def problems(self) -> list[str]:
         """What keeps this worker from doing its work, in words."""
         found = [f"{what} waits: {why}" for what, why in list(self._hearing.waits.items())]
-        missing = {group: seen.missing for group, seen in self.groups.items() if seen.missing}
+        missing = {group: topic for group, consumer in self._consumers() if (topic := _missing_topic(consumer))}
         found += [f"{group} has not joined its group" for group in self.unassigned() if group not in missing]
         found += [f"{group}: the broker has no topic {topic}" for group, topic in missing.items()]
         found += [f"{group} stopped after too many dead letters" for group in self.stopped()]
@@ -170,6 +168,8 @@ async def _ends(consumer: Any, assigned: Iterable[Any]) -> Ends | None:
 
 def _missing_topic(consumer: Any) -> str | None:
     """The topic that a member without partitions was to read, if the broker does not know it."""
+    if consumer is None or consumer.assignment():
+        return None
     return next((topic for topic in sorted(consumer.subscription()) if not consumer.partitions_for_topic(topic)), None)
 
 
