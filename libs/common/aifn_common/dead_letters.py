@@ -5,7 +5,7 @@ through the outbox of the same transaction. Replaying sends it to its own topic 
 copy by its id, who has not gets another try.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -128,8 +128,17 @@ async def measure(db: Database) -> None:
         telemetry.metrics.dead_waiting.set(row["waiting"], topic=row["topic"])
 
 
-async def set_aside_alone(db: Database, consumer: str, record: Record, why: Verdict) -> None:
-    """The same in a transaction of its own."""
+async def set_aside_alone(
+    db: Database,
+    consumer: str,
+    record: Record,
+    why: Verdict,
+    *,
+    also: Callable[[Transaction], Awaitable[None]] | None = None,
+) -> None:
+    """The same in a transaction of its own; `also` is done in it."""
     async with transaction(db) as tx:
         await set_aside(tx, consumer, record, why)
+        if also is not None:
+            await also(tx)
     outbox.nudge()

@@ -82,6 +82,7 @@ class Entry:
 _decode_messages = msgspec.msgpack.Decoder(tuple[str, list[Message]]).decode
 _decode_order = msgspec.msgpack.Decoder(Order).decode
 _arriving: ContextVar[Record | None] = ContextVar("aifn_arriving", default=None)
+_repeating: ContextVar[bool] = ContextVar("aifn_repeating", default=False)
 
 
 # Writing
@@ -94,6 +95,8 @@ async def keep(tx: Transaction, records: Sequence[Record], at: datetime, *, kind
         at: when they were handled, as everything that followed from them says: `clock.now()` in a `clock.held()`
             that spans the transaction.
     """
+    if _repeating.get():
+        return
     chunks = [
         (len(some), lz4.compress_block(_encode((topic, [*map(_fields, some)]))))
         for topic, all_of_it in groupby(records, attrgetter("topic"))
@@ -133,11 +136,21 @@ async def keep_arriving(tx: Transaction, *, kind: Kind = "heard") -> None:
 
 async def keep_order(tx: Transaction, order: Order) -> None:
     """Keep what was ordered, at the end of the transaction that carried it out, unless that has changed nothing."""
-    if await tx.fetchval(_CHANGED):
+    if not _repeating.get() and await tx.fetchval(_CHANGED):
         await tx.execute(_ONE, 1, "order", clock.now(), clock.seed(), bytes(lz4.compress_block(_encode(order))))
 
 
 # Reading
+
+
+@contextmanager
+def repeating() -> Iterator[None]:
+    """While a log is carried out again: what that does is in the log already, and is not kept a second time."""
+    token = _repeating.set(True)
+    try:
+        yield
+    finally:
+        _repeating.reset(token)
 
 
 async def read(tx: Transaction, *, after: int = 0) -> AsyncIterator[Entry]:

@@ -20,7 +20,7 @@ from faststream import AckPolicy, Context
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
 
-from aifn_common import clock, dead_letters, telemetry
+from aifn_common import clock, dead_letters, event_log, telemetry
 from aifn_common.broker import security_of
 from aifn_common.database import Database, Transaction
 from aifn_common.dead_letters import Record
@@ -58,6 +58,7 @@ class Subscription(Generic[E]):
     group: str
     kind: type[E]
     handler: Handler
+    keeps_log: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,19 @@ class BatchSubscription(Generic[E]):
     handler: BatchHandler
     max_records: int
     read: "Callable[[Record], Any]"
+    keeps_log: bool = False
 
 
 class Subscriptions:
-    """What one service hears; filled by decorators in its subscribers.py."""
+    """What one service hears; filled by decorators in its subscribers.py.
 
-    def __init__(self, service: str) -> None:
+    Args:
+        keeps_log: whether it keeps an event log of all that it hears and is ordered to do (`event_log.py`).
+    """
+
+    def __init__(self, service: str, *, keeps_log: bool = False) -> None:
         self.service = service
+        self.keeps_log = keeps_log
         self.single: list[Subscription[Any]] = []
         self.batches: list[BatchSubscription[Any]] = []
 
@@ -83,7 +90,7 @@ class Subscriptions:
         """Hear events of one kind, one by one: the handler takes `event` and, as it likes, `db` and `settings`."""
 
         def keep(handler: Handler) -> Handler:
-            self.single.append(Subscription(self._group(kind), kind, handler))
+            self.single.append(Subscription(self._group(kind), kind, handler, self.keeps_log))
             return handler
 
         return keep
@@ -99,7 +106,8 @@ class Subscriptions:
 
         def keep(handler: BatchHandler) -> BatchHandler:
             how = read or (lambda record: parse(kind, record.headers, record.value))
-            self.batches.append(BatchSubscription(self._group(kind), kind, handler, max_records, how))
+            one = BatchSubscription(self._group(kind), kind, handler, max_records, how, self.keeps_log)
+            self.batches.append(one)
             return handler
 
         return keep
@@ -108,7 +116,7 @@ class Subscriptions:
         """The same subscriptions in groups of one member's own: several agents of one service each hear everything."""
         if not member:
             return self
-        own = Subscriptions(f"{self.service}-{member}")
+        own = Subscriptions(f"{self.service}-{member}", keeps_log=self.keeps_log)
         own.single = [replace(one, group=own._group(one.kind)) for one in self.single]
         own.batches = [replace(one, group=own._group(one.kind)) for one in self.batches]
         return own
@@ -221,14 +229,15 @@ async def _receive(one: Subscription[Any], hearing: Hearing, record: Record, wan
     outcome = "handled"
     try:
         event = parse(one.kind, record.headers, record.value)
-        with telemetry.handling(f"{one.group} handle", event.traceparent):
+        kept = event_log.arriving(record if one.keeps_log else None)
+        with telemetry.handling(f"{one.group} handle", event.traceparent), kept:
             await _handle(one, hearing, event, wanted)
     except Stopping:
         outcome = "left"
         raise
     except Exception as fault:
         outcome = "set_aside"
-        await _set_aside(one.group, hearing, record, fault)
+        await _set_aside(one, hearing, record, fault)
     else:
         hearing.succeeded(one.group)
         telemetry.metrics.delay.record((clock.now() - event.time).total_seconds(), topic)
@@ -255,7 +264,7 @@ async def _handle(one: Subscription[Any], hearing: Hearing, event: Event, wanted
             await hearing.pause(PAUSES_SECONDS[attempt])
 
 
-async def _set_aside(group: str, hearing: Hearing, record: Record, fault: Exception) -> None:
+async def _set_aside(one: Subscription[Any], hearing: Hearing, record: Record, fault: Exception) -> None:
     why = dead_letters.verdict_of(fault)
     level = logging.ERROR if why.code == "fault" else logging.WARNING
     log.log(
@@ -265,8 +274,15 @@ async def _set_aside(group: str, hearing: Hearing, record: Record, fault: Except
         exc_info=fault if why.code == "fault" else None,
         extra={"topic": record.topic, "partition": record.partition, "offset": record.offset, "code": why.code},
     )
-    await hearing.patiently(lambda: dead_letters.set_aside_alone(hearing.db, group, record, why), group)
-    hearing.dead(group)
+
+    async def keep(tx: Transaction) -> None:
+        await event_log.keep(tx, [record], clock.now(), kind="set_aside")
+
+    also = keep if one.keeps_log else None
+    await hearing.patiently(
+        lambda: dead_letters.set_aside_alone(hearing.db, one.group, record, why, also=also), one.group
+    )
+    hearing.dead(one.group)
 
 
 async def set_aside_in_batch(tx: Transaction, group: str, hopeless: Sequence[tuple[Record, Exception]]) -> None:

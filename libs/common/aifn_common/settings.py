@@ -1,7 +1,7 @@
 """What every service may be told: read once from the environment, in app.py, and passed down."""
 
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AwareDatetime, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -68,10 +68,19 @@ FilePath = Annotated[str, AfterValidator(_readable)]
 """A file that is there at the start and may be replaced later: it is read again at every new connection."""
 
 
+class Logged(NamedTuple):
+    """What an event log keeps of requests: settings that decide what comes of them, and which paths it leaves out."""
+
+    deciding: frozenset[str]
+    aside: tuple[str, ...]
+
+
 class ServiceSettings(BaseSettings):
     """Settings all services share. Each is an environment variable `AIFN_<NAME>`."""
 
     model_config = SettingsConfigDict(env_prefix="AIFN_", extra="ignore", frozen=True)
+    logged: ClassVar[Logged | None] = None
+    """None: this service keeps no event log."""
 
     factory: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="whose instance this is", examples=["lumi-aif"]

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, MutableMapping, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
 import asyncpg
@@ -21,11 +21,12 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aifn_common import access, idempotency, membership, outbox, telemetry
+from aifn_common import access, clock, event_log, idempotency, membership, outbox, telemetry
 from aifn_common.cursors import read_cursor, write_cursor
 from aifn_common.database import CONNECTION_FAULTS, Database, Transaction, reading, transaction
 from aifn_common.errors import PreconditionFailed, PreconditionRequired, Refusal, Unauthenticated
 from aifn_common.oidc import Identity
+from aifn_common.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -107,8 +108,9 @@ async def _walk(request: Request, run: Callable[[Request], Awaitable[Response]])
     if request.method in ("GET", "HEAD"):
         async with reading(db) as connection:
             return await _answer(request, run, identity, connection)
-    async with transaction(db) as tx:
-        response = await _once(request, run, identity, tx)
+    with clock.held(request.scope.get("aifn.moment")):
+        async with transaction(db) as tx:
+            response = await _once(request, run, identity, tx)
     outbox.nudge()
     return response
 
@@ -139,7 +141,31 @@ async def _answer(
     response = await run(request)
     if not who.checked:
         raise RuntimeError(f"{request.method} {request.url.path} answered without asking who may")
+    if request.method not in ("GET", "HEAD") and response.status_code < 400:
+        await _keep(request, identity, tx)
     return response
+
+
+async def _keep(request: Request, identity: Identity, tx: Transaction) -> None:
+    settings: ServiceSettings = settings_of(request)
+    if settings.logged is not None and not request.url.path.startswith(settings.logged.aside):
+        await event_log.keep_order(tx, await _order(request, identity, settings, settings.logged.deciding))
+
+
+async def _order(
+    request: Request, identity: Identity, settings: ServiceSettings, deciding: Collection[str]
+) -> event_log.Order:
+    """A request as the event log keeps it: all that its outcome depends on, and no token."""
+    kept = ("content-type", "if-match")
+    return event_log.Order(
+        f"{request.method} {request.url.path}",
+        {"query": request.url.query},
+        by=identity.subject,
+        entitlements=sorted(identity.entitlements),
+        headers={name: value for name in kept if (value := request.headers.get(name)) is not None},
+        body=await request.body(),
+        settings=settings.model_dump(mode="json", include=set(deciding)),
+    )
 
 
 async def _identify(request: Request) -> Identity:

@@ -2,12 +2,17 @@
 
 from typing import Annotated
 
-from aifn_common.settings import ServiceSettings
+from aifn_common.settings import Logged, ServiceSettings
 from pydantic import Field, SecretStr
 
 
 class AccountingSettings(ServiceSettings):
     """Settings of accounting. Each is an environment variable `AIFN_<NAME>`."""
+
+    logged: ClassVar[Logged | None] = Logged(
+        deciding=frozenset({"factory", "period_grace_hours", "second_person_above", "second_person_funding_above"}),
+        aside=("/v1/webhooks", "/v1/dead-letters"),
+    )
 
     pseudonym_key: SecretStr = Field(
         min_length=16,

@@ -15,7 +15,7 @@ from aifn_accounting.domain.usage import Usage
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.wire import read_usage
 
-hears = Subscriptions("accounting")
+hears = Subscriptions("accounting", keeps_log=True)
 
 
 @hears(MachineDescribed)

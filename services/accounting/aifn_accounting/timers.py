@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from aifn_common import clock
+from aifn_common import clock, event_log
 from aifn_common.database import Database, transaction
 from aifn_common.outbox import nudge
 
@@ -27,8 +27,9 @@ async def forget_deliveries(db: Database, settings: AccountingSettings) -> None:
 
 async def watch_usage(db: Database, settings: AccountingSettings) -> None:
     """Enter what came late into closed months, and compare site-days with what their sites state."""
-    async with transaction(db) as tx:
-        compared = await completeness.watch_usage(tx, settings)
+    with clock.held():
+        async with transaction(db) as tx:
+            compared = await completeness.watch_usage(tx, settings)
     if compared:
         nudge()
 
@@ -37,8 +38,11 @@ async def settle_suspense(db: Database, _: AccountingSettings) -> None:
     """Charge usage that nobody could pay, if somebody can now."""
     settled = _AT_ONCE
     while settled == _AT_ONCE:
-        async with transaction(db) as tx:
-            settled = await usage.settle_suspense(tx, limit=_AT_ONCE)
+        with clock.held():
+            async with transaction(db) as tx:
+                settled = await usage.settle_suspense(tx, limit=_AT_ONCE)
+                if settled:
+                    await event_log.keep_order(tx, event_log.Order("settle-suspense", {"limit": _AT_ONCE}))
         if settled:
             nudge()
 
@@ -56,15 +60,17 @@ async def end_allocations(db: Database, settings: AccountingSettings) -> None:
     async with db.acquire() as connection:
         over = await allocation_store.over(connection, ended_before=ended_before, limit=_AT_ONCE)
     for number in over:
-        async with transaction(db) as tx:
-            await allocations.expire(tx, number, ended_before=ended_before)
+        with clock.held():
+            async with transaction(db) as tx:
+                await allocations.expire(tx, number, ended_before=ended_before)
     last = 0
     while True:
         async with db.acquire() as connection:
             some = await allocation_store.under_policy(connection, now, after=last, limit=_AT_ONCE)
         for number in some:
-            async with transaction(db) as tx:
-                await allocations.apply_policy(tx, number)
+            with clock.held():
+                async with transaction(db) as tx:
+                    await allocations.apply_policy(tx, number)
         if len(some) < _AT_ONCE:
             break
         last = some[-1]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Literal, cast
 
-from aifn_common import clock
+from aifn_common import clock, event_log
 from aifn_common.database import Transaction
 from aifn_common.errors import Invalid
 from aifn_common.outbox import announce
@@ -103,10 +103,12 @@ async def expire(tx: Transaction, number: int, *, ended_before: datetime) -> Non
         book.expire(number, balance.available, "expired")
         await post(tx, [with_expired], book, clock.now())
         await _changed(tx, terms, "expired", by=SYSTEM, reason="it has ended", expired=balance.available)
+        await _keep(tx, "expire", terms, ended_before=ended_before.isoformat())
     elif back := min(balance.overrun, terms.expired):
         book.restore(number, back)
         await post(tx, [with_expired], book, clock.now())
         await _changed(tx, terms, "restored", by=SYSTEM, reason="usage was heard of after the end", expired=-back)
+        await _keep(tx, "expire", terms, ended_before=ended_before.isoformat())
 
 
 async def apply_policy(tx: Transaction, number: int) -> None:
@@ -132,6 +134,8 @@ async def apply_policy(tx: Transaction, number: int) -> None:
         await store.add_step(tx, number, cut.step, amount, now)
         if amount:
             await _cut(tx, allocation, terms, policy, amount, step=cut.step)
+    if due:
+        await _keep(tx, "apply-policy", terms)
 
 
 async def _cut(
@@ -155,6 +159,11 @@ async def _cut(
 
 
 # Common to all
+
+
+async def _keep(tx: Transaction, name: str, terms: Terms, **words: str) -> None:
+    """Put a step that the clock brought about into the event log, by the allocation's name: numbers may differ."""
+    await event_log.keep_order(tx, event_log.Order(name, {"allocation": terms.id, **words}))
 
 
 async def _lock(tx: Transaction, allocation_id: AllocationId) -> tuple[Allocation, Terms]:

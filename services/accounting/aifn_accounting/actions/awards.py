@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aifn_common import clock
+from aifn_common import clock, event_log
 from aifn_common.database import Database, Transaction, transaction
 from aifn_common.errors import NotFound, Refusal
 from aifn_common.outbox import announce
@@ -82,10 +82,14 @@ async def retry_awards(db: Database) -> int:
         waiting = await store.waiting_awards(connection, limit=AT_ONCE)
     done = 0
     for award_id in waiting:
-        async with transaction(db) as tx:
-            known = await store.find_pending(tx, award_id, lock=True)
-            if known is not None and known.state == "waiting":
-                done += (await retry_award(tx, award_id)).state == "carried_out"
+        with clock.held():
+            async with transaction(db) as tx:
+                known = await store.find_pending(tx, award_id, lock=True)
+                if known is not None and known.state == "waiting":
+                    now = await retry_award(tx, award_id)
+                    if now.state == "carried_out":
+                        done += 1
+                        await event_log.keep_order(tx, event_log.Order("retry-award", {"award": award_id}))
     return done
 
 

@@ -14,6 +14,7 @@ from aifn_accounting.actions import inference
 from aifn_accounting.domain.ledger import Allocation, Book, Hold, JobOver, ProjectClosed, choose_to_hold, may_release
 from aifn_accounting.domain.policies import thresholds_reached
 from aifn_accounting.store import ledger as store
+from aifn_accounting.store import order
 from aifn_accounting.store import usage as usage_store
 
 
@@ -22,7 +23,7 @@ async def hold_budget(tx: Transaction, event: JobPlaced) -> None:
 
     A placement with a higher revision takes the place of the one before. Raises Stale for a lower one.
     """
-    await store.lock_job(tx, event.job_id)
+    await order.hold_in_project(tx, event.job_id, event.project_id)
     budget = await store.get_budget(tx, event.job_id)
     if budget is not None and budget.revision is not None:
         if event.revision < budget.revision:

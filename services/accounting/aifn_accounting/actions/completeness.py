@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from aifn_common import clock
+from aifn_common import clock, event_log
 from aifn_common.database import Transaction
 from aifn_common.outbox import announce
 from aifn_events.usage import UsageDayStated, UsageGapChanged
@@ -29,14 +29,15 @@ async def hear_statement(tx: Transaction, event: UsageDayStated) -> None:
     await store.touch_day(tx, event.machine_id, event.day, now)
 
 
-async def watch_usage(tx: Transaction, settings: AccountingSettings) -> int:
+async def watch_usage(tx: Transaction, settings: AccountingSettings, *, until: int | None = None) -> int:
     """Look at what was heard since the last time: enter it in closed months, compare days that are due.
 
-    Returns how many days were compared. One transaction; only one at a time.
+    `until` is given where the log is carried out again. Returns how many days were compared. One transaction; only one
+    at a time.
     """
     now = clock.now()
     after = await store.take_watched(tx)
-    last = min(await usage_store.last_number(tx), after + RECORDS_AT_ONCE)
+    last = min(await usage_store.last_number(tx) if until is None else until, after + RECORDS_AT_ONCE)
     await post_late_entries(tx, last)
     if last > after:
         await store.touch_days(tx, after, last, now)
@@ -46,6 +47,9 @@ async def watch_usage(tx: Transaction, settings: AccountingSettings) -> int:
     ripe = await store.take_ripe(tx, now - grace, DAYS_AT_ONCE)
     for machine_id, day in ripe:
         await _compare(tx, await store.get_day(tx, machine_id, day), now)
+    if last > after or ripe:
+        words = {"until": last, "usage_day_grace_seconds": settings.usage_day_grace_seconds}
+        await event_log.keep_order(tx, event_log.Order("watch-usage", words))
     return len(ripe)
 
 

@@ -8,7 +8,7 @@ from aifn_common.database import Transaction
 from aifn_common.errors import Invalid, Refusal
 from aifn_common.outbox import announce
 from aifn_events.access import AllocationOpened
-from aifn_events.vocabulary import FactoryId, ProjectId, ResourceId, Subject, short_id
+from aifn_events.vocabulary import FactoryId, ProjectId, ResourceId, Subject
 
 from aifn_accounting.actions import pools
 from aifn_accounting.actions.budget import post
@@ -25,6 +25,7 @@ from aifn_accounting.domain.ledger import (
 from aifn_accounting.domain.pools import Asked, WrongPool
 from aifn_accounting.policy_data import use_or_lose_policies
 from aifn_accounting.store import ledger as store
+from aifn_accounting.store import order
 from aifn_accounting.store import people as people_store
 from aifn_accounting.store import pools as pool_store
 
@@ -95,6 +96,8 @@ async def open_allocation(
     under = terms or Terms()
     if under.use_or_lose is not None and under.use_or_lose not in use_or_lose_policies():
         raise pools.UnknownPolicy(f"there is no policy {under.use_or_lose}")
+    await order.beside_usage(tx)
+    await order.open_in_project(tx, project_id)
     named = None if under.pool_id is None else await pool_store.find_pool(tx, under.pool_id)
     if named is not None and named.kind not in ("fund", pool):
         raise WrongPool(f"pool {named.id} is a {named.kind} pool, and this is said to be of the {pool} share")
@@ -112,7 +115,7 @@ async def open_allocation(
     now = clock.now()
     allocation = await store.add_allocation(
         tx,
-        short_id("alloc"),
+        clock.short_id("alloc"),
         project_id,
         resource,
         pool=pool,

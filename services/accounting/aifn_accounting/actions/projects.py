@@ -9,13 +9,14 @@ from aifn_common.errors import Invalid, Refusal, Stale
 from aifn_common.outbox import announce
 from aifn_events.access import AwardGranted, ProjectDescribed, ProjectMember
 from aifn_events.registry import MachineDescribed
-from aifn_events.vocabulary import FactoryId, ProjectId, ResourceId, Subject, short_id
+from aifn_events.vocabulary import FactoryId, ProjectId, ResourceId, Subject
 
 from aifn_accounting.actions.grants import Terms, open_allocation
 from aifn_accounting.actions.trail import record
 from aifn_accounting.domain.ledger import ProjectClosed
 from aifn_accounting.domain.pools import ReservedProjectId, is_award_project
 from aifn_accounting.store import ledger as store
+from aifn_accounting.store import order
 from aifn_accounting.store import usage as usage_store
 
 UNIT = "slice-second"
@@ -55,6 +56,7 @@ async def remember_machine(tx: Transaction, event: MachineDescribed) -> None:
 
     Raises: Stale, if a later word on the machine is known.
     """
+    await order.beside_usage(tx)
     known = await usage_store.machine_revision(tx, event.machine_id)
     if known is not None and event.revision < known:
         raise Stale(f"machine {event.machine_id} is known in revision {known}, this is {event.revision}")
@@ -143,7 +145,7 @@ async def create_project(
     by: Subject,
 ) -> store.Project:
     """Make a project without an award, e.g. for the host's own share. Raises DuplicateProject, ReservedProjectId."""
-    name = project_id or short_id("prj")
+    name = project_id or clock.short_id("prj")
     if is_award_project(name):
         raise ReservedProjectId(name)
     if not await store.add_project(tx, name, title, factory_id, by=by, at=clock.now()):

@@ -1,12 +1,12 @@
 """Rate cards: those of the first day, those that are published later, and what a job would cost."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from aifn_common import clock
+from aifn_common import clock, event_log
 from aifn_common.database import Transaction
 from aifn_common.errors import Invalid, NotFound, Refusal
 from aifn_events.vocabulary import RateCardId, ResourceId, Subject
@@ -14,6 +14,7 @@ from aifn_events.vocabulary import RateCardId, ResourceId, Subject
 from aifn_accounting import rate_data
 from aifn_accounting.domain.rates import NoRate, Occupying, RateCard, Rates, Rule, read_rule
 from aifn_accounting.settings import AccountingSettings
+from aifn_accounting.store import order
 from aifn_accounting.store import rates as store
 
 log = logging.getLogger(__name__)
@@ -71,18 +72,29 @@ async def load_seed(tx: Transaction, settings: AccountingSettings) -> None:  # n
     Where something has been charged, a new card of the package that begins in the past is left out, since what comes
     late would cost otherwise than what came in time: it is published with a date to come.
     """
-    now, charged = clock.now(), await store.any_usage(tx)
-    await store.lock_cards(tx)
-    for one in rate_data.cards():
-        if await store.is_known(tx, one.resource, one.valid_from):
-            continue
-        if charged and one.valid_from <= now:
-            log.warning("rate card %s is left out: publish it with a moment that is yet to come", one.id)
-            continue
+    with clock.held():
+        now, charged = clock.now(), await store.any_usage(tx)
+        await store.lock_cards(tx)
+        found = []
+        for one in rate_data.cards():
+            if await store.is_known(tx, one.resource, one.valid_from):
+                continue
+            if charged and one.valid_from <= now:
+                log.warning("rate card %s is left out: publish it with a moment that is yet to come", one.id)
+                continue
+            found.append(one)
+        await add_cards(tx, found)
+        words = {"cards": [one.model_dump(mode="json") for one in found]}
+        await event_log.keep_order(tx, event_log.Order("add-cards", words))
+
+
+async def add_cards(tx: Transaction, cards: Sequence[rate_data.CardRecord]) -> None:
+    """Keep cards that came with the package, whatever moment they begin at."""
+    for one in cards:
         card = RateCard(one.id, one.resource, one.numerator, one.denominator, one.valid_from, None, read_rule(one.rule))
         await store.add_card(
             tx,
-            store.Published(card, one.rule, one.version, one.title, one.source, one.not_confirmed, "aifn", now),
+            store.Published(card, one.rule, one.version, one.title, one.source, one.not_confirmed, "aifn", clock.now()),
         )
 
 
@@ -104,6 +116,7 @@ async def publish(
 
     Raises: NotFound, WrongRule, UnitMismatch, CardBeginsInPast, DuplicateRateCard.
     """
+    await order.beside_usage(tx)
     now = clock.now()
     units = await store.units_of(tx, resource)
     read = read_rule(rule)
