@@ -7,6 +7,7 @@ reused by a stranger, a mark cannot, and it is found again after whoever started
 import grp
 import os
 import pwd
+import random
 import signal
 import socket
 import subprocess
@@ -71,14 +72,32 @@ def _may(path: Path, uid: int, groups: set[int], *, needed: int) -> bool:
     return (status.st_mode >> shift) & needed == needed
 
 
+_PORTS = range(20_000, 32_000)
+_given: set[int] = set()
+
+
 def free_port(preferred: int | None = None) -> int:
-    """A TCP port of the loopback nobody listens on, `preferred` if it is free. Another program may still be quicker."""
+    """A TCP port of the loopback nobody listens on, `preferred` if it is free. Another program may still be quicker.
+
+    It lies below those that the system gives to outgoing connections: of these, a busy stack makes hundreds between
+    choosing a port and listening on it. No port is given twice by one process. Raises StackError if all are taken.
+    """
     if preferred is not None and not answers("127.0.0.1", preferred):
         return preferred
+    for port in random.sample(_PORTS, len(_PORTS)):
+        if port not in _given and _may_listen(port):
+            _given.add(port)
+            return port
+    raise StackError(f"no TCP port between {_PORTS[0]} and {_PORTS[-1]} is free: stop what listens there")
+
+
+def _may_listen(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def answers(host: str, port: int, *, timeout: float = 1.0) -> bool:
