@@ -21,6 +21,7 @@ service = Service(
         Timer("forget-deliveries", every_seconds=3600, action=timers.forget_deliveries),
         Timer("settle-suspense", every_seconds=5, action=timers.settle_suspense),
         Timer("retry-awards", every_seconds=5, action=timers.retry_awards),
+        Timer("seal-journal", every_seconds=5, action=timers.seal_journal),
         Timer("end-allocations", every_seconds=60, action=timers.end_allocations),
     ],
 )

@@ -6,7 +6,7 @@ from aifn_common import clock, event_log
 from aifn_common.database import Database, transaction
 from aifn_common.outbox import nudge
 
-from aifn_accounting.actions import allocations, awards, completeness, usage, webhooks
+from aifn_accounting.actions import allocations, awards, completeness, journal, usage, webhooks
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import allocations as allocation_store
 from aifn_accounting.store import webhooks as webhook_store
@@ -51,6 +51,11 @@ async def retry_awards(db: Database, _: AccountingSettings) -> None:
     """Carry out awards that waited, if there is room now."""
     if await awards.retry_awards(db):
         nudge()
+
+
+async def seal_journal(db: Database, _: AccountingSettings) -> None:
+    """Chain what was written since to the seals of the journal."""
+    await journal.seal(db)
 
 
 async def end_allocations(db: Database, settings: AccountingSettings) -> None:

@@ -417,7 +417,7 @@ class CheckView(BaseModel):
     """Two ways to know one thing, summed over all allocations of a resource."""
 
     check: str = Field(examples=["charged is the sum of unique usage records"])
-    resource: ResourceId
+    resource: str = Field(description="or `journal`, whose seals are counted", examples=["lumi/lumi-g/gpu-time"])
     expected: int = Field(examples=[192_000])
     found: int = Field(examples=[192_000])
     differing: int = Field(description="allocations in which they differ", examples=[0])

@@ -47,7 +47,8 @@ CREATE TABLE journal_seal (
 CREATE TRIGGER journal_seal_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON journal_seal
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- The bytes that are sealed: each row as text, in the order of the journal. Local names of people are left out.
+-- The bytes that are sealed: each row as text, in the order of the journal. Local names of people are left out. The first
+-- seal has no lower bound, so that nothing can be put before it.
 CREATE FUNCTION seal_digest(
     previous bytea, transfers_after bigint, transfers_until bigint, usage_after bigint, usage_until bigint
 ) RETURNS TABLE (covered bigint, digest bytea) LANGUAGE sql STABLE
@@ -55,15 +56,15 @@ SET timezone TO 'UTC' SET datestyle TO 'ISO, YMD' AS $$
 WITH line AS (
     SELECT 1 AS part, id AS place, 0::bigint AS beside,
         ROW(id, allocation_number, kind, source, target, resource, amount, job_id, usage_number, recorded_at)::text AS words
-    FROM ledger_transfer WHERE id > $2 AND id <= $3
+    FROM ledger_transfer WHERE id > coalesce(nullif($2, 0), -9223372036854775808) AND id <= $3
     UNION ALL
     SELECT 2, number, 0,
         ROW(number, machine_id, local_job_id, submitted_at, segment, revision, job_id, project_id, partition_id, pseudonym,
             kind, state, started_at, ended_at, nodes, amounts::text, recorded_at, allocation_number, charged, rate_card)::text
-    FROM usage_record WHERE number > $4 AND number <= $5
+    FROM usage_record WHERE number > coalesce(nullif($4, 0), -9223372036854775808) AND number <= $5
     UNION ALL
     SELECT 3, position, allocation_number, ROW(usage_number, allocation_number, amount, rate_card, position)::text
-    FROM further_charge WHERE position > $4 AND position <= $5
+    FROM further_charge WHERE position > coalesce(nullif($4, 0), -9223372036854775808) AND position <= $5
 )
 SELECT count(*), sha256(previous || convert_to(
     format('%s %s %s %s', $2, $3, $4, $5) || coalesce(string_agg(words, E'\n' ORDER BY part, place, beside), ''), 'UTF8'))

@@ -8,6 +8,8 @@ from aifn_common.database import Row, Transaction
 from aifn_common.errors import NotFound
 from aifn_events.vocabulary import AllocationId, JobId, MachineId, ProjectId, ResourceId
 
+from aifn_accounting.store import journal
+
 _STANDING = """
 SELECT a.number, a.id, a.project_id, p.factory_id, a.award_id, a.resource, a.pool, a.starts_at, a.ends_at, a.reason,
     a.granted_by, a.granted_at, a.granted, a.available, a.held, a.charged, a.overrun,
@@ -364,8 +366,17 @@ def _site_day(row: Row) -> SiteDay:
 
 
 async def verify(tx: Transaction) -> list[Check]:
-    """Look whether the ledger holds, all at one moment."""
+    """Look whether the ledger holds, all at one moment, and whether the journal is as it was sealed."""
     rows = await tx.fetch(_CHECKS)
     return [
         Check(row["name"], row["resource"], int(row["expected"]), int(row["found"]), row["differing"]) for row in rows
     ]
+    return [*checks, _chained(await journal.check(tx))]
+
+
+def _chained(chain: journal.Chain) -> Check:
+    if chain.broken is not None:
+        name = f"the journal is as it was sealed; seal {chain.broken} is the first that is not"
+        return Check(name, "journal", chain.last.number, chain.broken - 1, 1)
+    name = f"the journal is as it was sealed; seal {chain.last.number} is {chain.last.digest.hex() or 'none yet'}"
+    return Check(name, "journal", chain.last.number, chain.seals, 0)
