@@ -8,6 +8,7 @@ import typer
 from aifn_client.commands import (
     access,
     accounting,
+    corrections,
     datalab,
     jobs,
     operations,
@@ -59,6 +60,9 @@ for group in (
     pools.allocations,
     pools.pools,
     pools.caps,
+    corrections.approvals,
+    corrections.corrections,
+    corrections.clearing,
     outputs.balances,
     outputs.statements,
     outputs.burns,

@@ -53,3 +53,68 @@ class Headroom(View):
     headroom: int | None = None
     pool: Pool | None = None
     caps: tuple[Cap, ...] = ()
+
+
+class Approval(View):
+    """Something large that one person asked for, and another decides on."""
+
+    approval_id: str
+    what: str
+    state: str
+    project_id: str | None = None
+    pool_id: str | None = None
+    allocation_id: str | None = None
+    amount: int
+    asked_by: str
+    asked_at: datetime
+    decided_by: str | None = None
+    reason: str | None = None
+
+
+class Correction(View):
+    """What a person corrected by hand, and the line of the statement that it is linked to."""
+
+    correction_id: str
+    allocation_id: str
+    project_id: str
+    resource: str
+    amount: int
+    transfer_id: int
+    corrects_transfer: int
+    corrects: str | None = None
+    job_id: str | None = None
+    reason: str
+    corrected_by: str
+    approved_by: str | None = None
+    corrected_at: datetime
+
+
+class Clearing(View):
+    """What stands between two factories in one resource."""
+
+    account: str
+    resource: str
+    balance: int
+
+
+class ClearingLine(View):
+    """One resource in one month between two factories."""
+
+    resource: str
+    opening: int
+    gave: int
+    took: int
+    jobs: int
+    closing: int
+    settled: int
+    left: int
+
+
+class ClearingMonth(View):
+    """A month between two factories."""
+
+    month: str
+    factory_id: str
+    other: str
+    settled: bool
+    lines: tuple[ClearingLine, ...] = ()

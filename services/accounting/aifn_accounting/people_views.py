@@ -126,9 +126,9 @@ class ApprovalView(BaseModel):
     """Something large that one person asked for, and another decides on."""
 
     approval_id: str = Field(examples=["appr-0198c7d2a1b3-4f2a9c"])
-    what: Literal["grant", "top_up"] = Field(examples=["grant"])
+    what: Literal["grant", "top_up", "correction", "fund_pool"] = Field(examples=["grant"])
     state: Literal["waiting", "approved", "rejected"] = Field(examples=["waiting"])
-    project_id: ProjectId
+    project_id: ProjectId | None = Field(description="null: it is for a pool")
     factory_id: FactoryId
     amount: int = Field(examples=[288_000_000_000])
     words: dict[str, Any] = Field(description="as they were said")
@@ -138,6 +138,7 @@ class ApprovalView(BaseModel):
     decided_at: datetime | None
     reason: str | None = Field(description="of the decision")
     allocation_id: AllocationId | None = Field(description="what came of it, or what it is for")
+    pool_id: str | None = Field(description="the pool it is for", examples=[None])
 
     @classmethod
     def of(cls, one: decisions.Approval) -> Self:
@@ -156,6 +157,7 @@ class ApprovalView(BaseModel):
             decided_at=one.decided_at,
             reason=one.reason,
             allocation_id=one.allocation_id,
+            pool_id=one.pool_id,
         )
 
 

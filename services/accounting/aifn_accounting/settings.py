@@ -1,6 +1,6 @@
 """What accounting may be told beside what every service is told."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from aifn_common.settings import Logged, ServiceSettings
 from pydantic import Field, SecretStr
@@ -59,8 +59,16 @@ class AccountingSettings(ServiceSettings):
     )
     second_person_above: dict[str, Annotated[int, Field(ge=0)]] = Field(
         default={},
-        description="grants by people above so much wait for a second person: JSON by unit, compute as `node-hour`",
+        description=(
+            "grants and corrections by people above so much wait for a second person: JSON by unit, compute as"
+            " `node-hour`"
+        ),
         examples=['{"node-hour": 50000, "credit": 1000000}'],
+    )
+    second_person_funding_above: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        default={},
+        description="what brings a pool above so much in all waits for a second person: JSON by unit, as above",
+        examples=['{"node-hour": 10000000}'],
     )
     expiry_grace_days: int = Field(
         default=30,

@@ -168,6 +168,7 @@ class AllocationView(BaseModel):
     use_or_lose: str | None = Field(description="the policy it stands under", examples=["lumi-dk"])
     expired: int = Field(description="what was left after its end; no part of `granted` any more", examples=[0])
     returned: int = Field(description="cut by a policy and given back; no part of `granted` any more", examples=[0])
+    corrected: int = Field(description="given back by hand of what was charged; a part of `granted`", examples=[0])
     revision: int = Field(description="counts decisions, not usage; its ETag", examples=[0])
 
     @classmethod
@@ -204,6 +205,7 @@ class AllocationView(BaseModel):
             use_or_lose=one.use_or_lose,
             expired=one.expired,
             returned=one.returned,
+            corrected=one.corrected,
             revision=one.revision,
         )
 
@@ -238,7 +240,8 @@ class PostingView(BaseModel):
     """One side of a transfer."""
 
     account: str = Field(
-        description="its role: available, held, consumed, overrun, expired, union_pool, ...", examples=["held"]
+        description="its role: available, held, consumed, overrun, expired, corrected, union_pool, ...",
+        examples=["held"],
     )
     amount: int = Field(description="below zero: it left this account", examples=[-192_000])
 

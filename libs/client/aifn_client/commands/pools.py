@@ -87,10 +87,14 @@ def fund_pool(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put something into a pool."""
+    """Put something into a pool. A large one waits for a second person."""
     with asking(context) as aifn:
         body = {"amount": amount, "source": source, "reason": reason}
-        _show_pool(Pool.of(aifn.post(SERVICE, path("/v1/pools/{}/funding", pool_id), body, key=key)), as_json=as_json)
+        answer = aifn.post(SERVICE, path("/v1/pools/{}/funding", pool_id), body, key=key)
+        if "approval_id" in answer:
+            say_waiting(answer, as_json=as_json)
+        else:
+            _show_pool(Pool.of(answer), as_json=as_json)
 
 
 def _show_pool(one: Pool, *, as_json: bool) -> None:
@@ -207,10 +211,18 @@ def _change(
         place = path("/v1/allocations/{}", allocation_id)
         seen = aifn.one(Allocation, SERVICE, place)
         answer = aifn.post(SERVICE, f"{place}/{what}", body, key=key, if_match=f'"r{seen.revision}"')
-        if as_json:
+        if "approval_id" in answer:
+            say_waiting(answer, as_json=as_json)
+        elif as_json:
             put_json(answer)
-        elif "approval_id" in answer:
-            print_line(f"this waits for a second person: {answer['approval_id']}")
         else:
             one = Allocation.of(answer)
             print_line(f"{one.allocation_id}: {one.granted} {one.unit}s granted, until {text.moment(one.ends_at)}")
+
+
+def say_waiting(answer: dict[str, Any], *, as_json: bool) -> None:
+    """Say that somebody else must decide first."""
+    if as_json:
+        put_json(answer)
+    else:
+        print_line(f"this waits for a second person: aifn approval decide {answer['approval_id']}")

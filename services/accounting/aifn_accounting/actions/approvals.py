@@ -1,15 +1,15 @@
-"""Large grants: one person asks, another decides."""
+"""What is large (grants, top-ups, corrections, fundings of pools): one person asks, another decides."""
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from aifn_common import clock
 from aifn_common.database import Transaction
 from aifn_common.errors import Refusal
-from aifn_events.vocabulary import ProjectId, ResourceId, Subject, short_id
+from aifn_events.vocabulary import FactoryId, ProjectId, ResourceId, Subject
 
-from aifn_accounting.actions import allocations, grants
+from aifn_accounting.actions import allocations, corrections, grants, pools
 from aifn_accounting.actions.trail import record
 from aifn_accounting.domain.approvals import needs_second_person
 from aifn_accounting.domain.ledger import Pool
@@ -17,6 +17,8 @@ from aifn_accounting.store import allocations as allocation_store
 from aifn_accounting.store import decisions as store
 from aifn_accounting.store import ledger
 from aifn_accounting.store import people as people_store
+
+What = Literal["grant", "top_up", "correction", "fund_pool"]
 
 
 class AlreadyDecided(Refusal):
@@ -59,30 +61,42 @@ async def top_up_needs_approval(
     return needs_second_person(grown, unit=known.unit, units_per_node=known.units_per_node, limits=limits)
 
 
+def funding_needs_approval(
+    known: people_store.Known | None, funded: int, amount: int, limits: Mapping[str, int]
+) -> bool:
+    """Whether a funding needs a second person: whatever brings a pool above the limit, all that came in counted."""
+    if known is None:
+        return False
+    return needs_second_person(funded + amount, unit=known.unit, units_per_node=known.units_per_node, limits=limits)
+
+
 async def ask(
     tx: Transaction,
-    project: ledger.Project,
     *,
-    what: str,
+    what: What,
+    factory_id: FactoryId,
     permission: str,
     words: Mapping[str, Any],
     amount: int,
     by: Subject,
+    project_id: ProjectId | None = None,
     allocation_id: str | None = None,
+    pool_id: str | None = None,
 ) -> store.Approval:
     """Keep what somebody asks for until another person has decided; nothing is taken out of a pool yet."""
     asked = await store.add_approval(
         tx,
-        short_id("appr"),
+        clock.short_id("appr"),
         what=what,
-        project_id=project.id,
-        factory_id=project.factory_id,
+        project_id=project_id,
+        factory_id=factory_id,
         permission=permission,
         words=words,
         amount=amount,
         by=by,
         at=clock.now(),
         allocation_id=allocation_id,
+        pool_id=pool_id,
     )
     await _record(tx, asked, "ask_approval", by, str(words.get("reason", "")), after=dict(words))
     return asked
@@ -94,7 +108,7 @@ async def decide(
     """Carry out or turn down what was asked for; the row must be locked.
 
     A refusal while it is carried out (an empty pool) leaves it waiting. Raises: AlreadyDecided, SamePerson, and what
-    `grants.grant` and `allocations.top_up` raise.
+    `grants.grant`, `allocations.top_up`, `corrections.correct` and `pools.fund_pool` raise.
     """
     if approval.state != "waiting":
         raise AlreadyDecided(f"approval {approval.id} was {approval.state} by {approval.decided_by}")
@@ -111,12 +125,30 @@ async def decide(
     return decided
 
 
-async def _carry_out(tx: Transaction, approval: store.Approval, by: Subject) -> str:
+async def _carry_out(tx: Transaction, approval: store.Approval, by: Subject) -> str | None:
     words = approval.words
     reason = f"{words['reason']} (approved by {by})"
     if approval.what == "top_up" and approval.allocation_id is not None:
         await allocations.top_up(tx, approval.allocation_id, approval.amount, by=approval.asked_by, reason=reason)
         return approval.allocation_id
+    if approval.what == "correction" and approval.allocation_id is not None:
+        await corrections.correct(
+            tx,
+            approval.allocation_id,
+            words["transfer_id"],
+            approval.amount,
+            by=approval.asked_by,
+            reason=words["reason"],
+            approved_by=by,
+        )
+        return approval.allocation_id
+    if approval.what == "fund_pool" and approval.pool_id is not None:
+        await pools.fund_pool(
+            tx, approval.pool_id, approval.amount, source=words["source"], by=approval.asked_by, reason=reason
+        )
+        return None
+    if approval.project_id is None:
+        raise RuntimeError(f"approval {approval.id} of a {approval.what} is for no project")
     share: Pool = "national" if words["pool"] == "national" else "union"
     allocation = await grants.grant(
         tx,

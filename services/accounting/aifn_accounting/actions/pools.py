@@ -181,6 +181,16 @@ async def change_pool(
     return after
 
 
+async def check_funding(tx: Transaction, pool: Pool, amount: int, *, source: str | None) -> None:
+    """Whether a funding makes sense at all, before somebody else is asked for it.
+
+    Raises: NotFound, WrongPool, AbsurdAmount.
+    """
+    domain.check_amount(pool.funded + amount)
+    if source is not None and (source == pool.id or (await store.find_pool(tx, source)).resource != pool.resource):
+        raise WrongPool(f"pool {source} cannot fund {pool.id}")
+
+
 async def fund_pool(
     tx: Transaction, pool_id: str, amount: int, *, source: str | None, by: Subject, reason: str
 ) -> Pool:

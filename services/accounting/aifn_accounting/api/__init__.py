@@ -3,6 +3,7 @@
 from aifn_accounting.api import (
     allocations,
     books,
+    corrections,
     exports,
     people,
     periods,
@@ -23,5 +24,6 @@ routers = [
     webhooks.router,
     allocations.router,
     pools.router,
+    corrections.router,
     people.router,
 ]

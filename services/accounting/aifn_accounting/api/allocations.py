@@ -23,7 +23,7 @@ from aifn_accounting.people_views import (
 from aifn_accounting.policy_data import extension_rule, use_or_lose_policies
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import allocations as store
-from aifn_accounting.store import decisions, ledger, pools, reads
+from aifn_accounting.store import decisions, pools, reads
 from aifn_accounting.views import AllocationView
 
 router = make_router()
@@ -93,8 +93,9 @@ async def top_up(
     if await approvals.top_up_needs_approval(tx, terms, words.amount, settings.second_person_above):
         asked = await approvals.ask(
             tx,
-            await ledger.get_project(tx, terms.project_id),
             what="top_up",
+            factory_id=terms.factory_id,
+            project_id=terms.project_id,
             permission=permission,
             words=words.model_dump(mode="json"),
             amount=words.amount,

@@ -152,7 +152,14 @@ async def grant_allocation(
     said = words.model_dump(mode="json")
     if await approvals.grant_needs_approval(tx, project.id, words.resource, words.amount, settings.second_person_above):
         asked = await approvals.ask(
-            tx, project, what="grant", permission=permission, words=said, amount=words.amount, by=who.subject
+            tx,
+            what="grant",
+            factory_id=project.factory_id,
+            project_id=project.id,
+            permission=permission,
+            words=said,
+            amount=words.amount,
+            by=who.subject,
         )
         response.status_code = 202
         return ApprovalView.of(asked)

@@ -20,10 +20,11 @@ from aifn_common.web import (
 from aifn_events.vocabulary import AwardId, Moment, ResourceId
 from fastapi import Depends, Query, Request, Response
 
-from aifn_accounting.actions import awards, pools
+from aifn_accounting.actions import approvals, awards, pools
 from aifn_accounting.api.cursors import two_words_in
 from aifn_accounting.domain import pools as domain
 from aifn_accounting.domain.pools import Asked, Cap, Pool, PoolKind
+from aifn_accounting.people_views import ApprovalView
 from aifn_accounting.policy_data import CapRule, cap_rules
 from aifn_accounting.pool_views import (
     Because,
@@ -42,7 +43,7 @@ from aifn_accounting.pool_views import (
     Withdrawal,
 )
 from aifn_accounting.settings import AccountingSettings
-from aifn_accounting.store import decisions
+from aifn_accounting.store import decisions, people
 from aifn_accounting.store import pools as store
 
 router = make_router()
@@ -150,14 +151,39 @@ async def change_pool(
     return PoolView.of(after)
 
 
-@router.post("/pools/{pool_id}/funding", summary="Put something into a pool", tags=["pools"])
-async def fund_pool(pool_id: ShareId, words: Funding, tx: Tx, who: Who) -> PoolView:
-    """From its funder, or out of another pool; send an Idempotency-Key, so that a repetition adds nothing."""
+@router.post(
+    "/pools/{pool_id}/funding",
+    summary="Put something into a pool",
+    tags=["pools"],
+    responses={202: {"model": ApprovalView, "description": "it waits for a second person"}},
+)
+async def fund_pool(
+    pool_id: ShareId, words: Funding, tx: Tx, who: Who, response: Response, settings: Settings
+) -> PoolView | ApprovalView:
+    """From its funder, or out of another pool; send an Idempotency-Key, so that a repetition adds nothing.
+
+    A large one waits for a second person, as the host has set; then the answer is 202, and nothing has moved.
+    """
     pool = await store.find_pool(tx, pool_id)
     who.must(_write(pool.kind), factory=pool.factory_id)
     if words.source is not None:
         giver = await store.find_pool(tx, words.source)
         who.must(_write(giver.kind), factory=giver.factory_id)
+    known = await people.find_resource(tx, pool.resource)
+    if approvals.funding_needs_approval(known, pool.funded, words.amount, settings.second_person_funding_above):
+        await pools.check_funding(tx, pool, words.amount, source=words.source)
+        asked = await approvals.ask(
+            tx,
+            what="fund_pool",
+            factory_id=pool.factory_id,
+            permission=_write(pool.kind),
+            words=words.model_dump(mode="json"),
+            amount=words.amount,
+            by=who.subject,
+            pool_id=pool_id,
+        )
+        response.status_code = 202
+        return ApprovalView.of(asked)
     funded = await pools.fund_pool(tx, pool_id, words.amount, source=words.source, by=who.subject, reason=words.reason)
     return PoolView.of(funded)
 

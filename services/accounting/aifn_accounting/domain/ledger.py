@@ -8,7 +8,9 @@ from typing import Literal, NamedTuple
 from aifn_common.errors import Invalid, Refusal
 from aifn_events.vocabulary import AllocationId, JobId, ProjectId, ResourceId
 
-Role = Literal["union_pool", "national_pool", "fund", "available", "held", "consumed", "overrun", "expired"]
+Role = Literal[
+    "union_pool", "national_pool", "fund", "available", "held", "consumed", "overrun", "expired", "corrected"
+]
 Kind = Literal["grant", "hold", "release", "charge", "refund", "overrun", "settle", "expiry", "correction"]
 Pool = Literal["union", "national"]
 
@@ -193,6 +195,14 @@ class Book:
         """Give back what had expired, since usage was heard of late."""
         self._now[allocation][0] += amount
         self._add(allocation, "correction", "expired", "available", amount)
+
+    def correct(self, allocation: int, amount: int, job_id: JobId | None, usage: int | None) -> None:
+        """Give back what a person says was charged wrongly; below zero, take that back again."""
+        self._now[allocation][0] += amount
+        if amount > 0:
+            self._add(allocation, "correction", "corrected", "available", amount, job_id, usage)
+        else:
+            self._add(allocation, "correction", "available", "corrected", -amount, job_id, usage)
 
     def hold(self, allocation: Allocation, hold: Hold) -> None:
         """Set budget aside for a job. A wish, so it may be refused. Raises AllocationExceeded."""

@@ -11,7 +11,7 @@ from aifn_events.vocabulary import AllocationId, FactoryId, JobId, ProjectId, Re
 _TERMS = """
 SELECT a.number, a.id, a.project_id, p.factory_id, p.closed AS project_closed, a.award_id, a.resource, a.pool,
     a.pool_id, a.mode, a.policy_version, a.earmark, a.use_or_lose, a.inference_cap_pct, a.first_granted,
-    a.first_ends_at, a.granted, a.expired, a.returned, a.extensions, a.revision, a.starts_at, a.ends_at
+    a.first_ends_at, a.granted, a.expired, a.returned, a.corrected, a.extensions, a.revision, a.starts_at, a.ends_at
 FROM allocation a JOIN project p ON p.id = a.project_id"""
 _TERMS_BY_ID = f"{_TERMS} WHERE a.id = $1"
 _TERMS_BY_NUMBER = f"{_TERMS} WHERE a.number = $1"
@@ -52,7 +52,8 @@ WHERE b.allocation_number = $1 AND b.workload = 'inference' AND b.job_id <> $2""
 _RELEASE = "UPDATE job_budget SET released_at = $2 WHERE job_id = $1 AND released_at IS NULL"
 _PUT_WORKLOAD = "UPDATE job_budget SET workload = $2 WHERE job_id = $1"
 _BY_HAND = """
-SELECT coalesce(sum(granted), 0)::bigint FROM allocation WHERE project_id = $1 AND resource = $2 AND award_id IS NULL"""
+SELECT coalesce(sum(granted - corrected), 0)::bigint FROM allocation
+WHERE project_id = $1 AND resource = $2 AND award_id IS NULL"""
 _LIST = """
 SELECT a.number FROM allocation a JOIN project p ON p.id = a.project_id
 WHERE ($1 OR a.project_id = ANY($2::text[]) OR p.factory_id = ANY($3::text[]))
@@ -85,6 +86,7 @@ class Terms:
     granted: int
     expired: int
     returned: int
+    corrected: int
     extensions: int
     revision: int
     starts_at: datetime
@@ -92,8 +94,8 @@ class Terms:
 
     @property
     def given(self) -> int:
-        """All that it was ever given, whatever was taken away again."""
-        return self.granted + self.expired + self.returned
+        """All that it was ever given, whatever was taken away again; what was corrected by hand is no gift."""
+        return self.granted + self.expired + self.returned - self.corrected
 
 
 async def get_terms(tx: Transaction, allocation_id: AllocationId) -> Terms:

@@ -34,10 +34,11 @@ _WAITING = "SELECT award_id FROM pending_award WHERE state = 'waiting' ORDER BY 
 _END_WAIT = "UPDATE pending_award SET state = $2, tried_at = $3 WHERE award_id = $1 AND state = 'waiting'"
 
 _APPROVAL_COLUMNS = """id, number, what, project_id, factory_id, permission, words, amount, asked_by, asked_at, state,
-    decided_by, decided_at, reason, allocation_id"""
+    decided_by, decided_at, reason, allocation_id, pool_id"""
 _ADD_APPROVAL = f"""
-INSERT INTO approval (id, what, project_id, factory_id, permission, words, amount, asked_by, asked_at, allocation_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING {_APPROVAL_COLUMNS}"""
+INSERT INTO approval (id, what, project_id, factory_id, permission, words, amount, asked_by, asked_at, allocation_id,
+    pool_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING {_APPROVAL_COLUMNS}"""
 _APPROVAL = f"SELECT {_APPROVAL_COLUMNS} FROM approval WHERE id = $1"
 _APPROVALS = f"""
 SELECT {_APPROVAL_COLUMNS} FROM approval
@@ -95,7 +96,7 @@ class Approval:
     id: str
     number: int
     what: str
-    project_id: ProjectId
+    project_id: ProjectId | None
     factory_id: FactoryId
     permission: str
     words: Mapping[str, Any]
@@ -107,6 +108,7 @@ class Approval:
     decided_at: datetime | None
     reason: str | None
     allocation_id: str | None
+    pool_id: str | None
 
 
 async def add_change(
@@ -188,7 +190,7 @@ async def add_approval(
     approval_id: str,
     *,
     what: str,
-    project_id: ProjectId,
+    project_id: ProjectId | None,
     factory_id: FactoryId,
     permission: str,
     words: Mapping[str, Any],
@@ -196,11 +198,13 @@ async def add_approval(
     by: Subject,
     at: datetime,
     allocation_id: str | None,
+    pool_id: str | None,
 ) -> Approval:
     """Keep what one person asked for until another has decided."""
     row = await tx.fetchrow(
-        _ADD_APPROVAL, approval_id, what, project_id, factory_id, permission, words, amount, by, at, allocation_id
-    )
+        _ADD_APPROVAL, approval_id, what, project_id, factory_id, permission, words, amount, by, at, allocation_id,
+        pool_id,
+    )  # fmt: skip
     return _approval(row, approval_id)
 
 

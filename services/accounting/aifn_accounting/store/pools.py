@@ -72,7 +72,7 @@ WHERE resource = $1 AND kind = $2 AND starts_at < $4 AND $3 < ends_at
   AND NOT EXISTS (SELECT FROM pool above WHERE above.id = p.parent AND above.kind = p.kind)"""
 # What was granted before a cap was put counts under it.
 _GRANTED = """
-SELECT coalesce(sum(a.granted + a.expired), 0)::bigint
+SELECT coalesce(sum(a.granted + a.expired - a.corrected), 0)::bigint
 FROM allocation a LEFT JOIN pool p ON p.id = a.pool_id
 WHERE a.resource = $1 AND coalesce(p.kind, a.pool) = $2 AND a.policy_version = $3 AND a.mode = ANY($4::text[])
   AND a.starts_at >= $5 AND a.starts_at < $6"""

@@ -15,7 +15,7 @@ SELECT a.number, a.id, a.project_id, p.factory_id, a.award_id, a.resource, a.poo
     a.granted_by, a.granted_at, a.granted, a.available, a.held, a.charged, a.overrun,
     coalesce(r.unit, o.unit) AS unit, r.units_per_node,
     r.devices_per_node, r.gpus_per_node, a.pool_id, a.mode, a.policy_version, a.use_or_lose, a.expired, a.returned,
-    a.revision
+    a.corrected, a.revision
 FROM allocation a JOIN project p ON p.id = a.project_id LEFT JOIN resource r ON r.id = a.resource
 LEFT JOIN other_resource o ON o.id = a.resource"""
 _STANDINGS_OF = f"{_STANDING} WHERE a.project_id = $1 AND a.number > $2 ORDER BY a.number LIMIT $3"
@@ -96,16 +96,16 @@ WHERE d.machine_id = $1 AND ($2::date IS NULL OR d.day > $2) ORDER BY d.day LIMI
 # Each check compares two ways to know one thing, allocation by allocation; the sums are there to be looked at.
 _CHECKS = """
 WITH standing AS (
-    SELECT a.number, a.resource, a.granted, a.available, a.held, a.charged, a.overrun,
+    SELECT a.number, a.resource, a.granted, a.available, a.held, a.charged, a.overrun, a.corrected,
         a.available_account, a.held_account, a.consumed_account, a.overrun_account
     FROM allocation a
 ), posted AS (
     SELECT account_id, sum(amount) AS amount FROM posting GROUP BY account_id
 ), granted AS (
-    SELECT allocation_number AS number,
-        sum(CASE kind WHEN 'grant' THEN amount WHEN 'correction' THEN amount WHEN 'expiry' THEN -amount END) AS amount
-    FROM ledger_transfer
-    WHERE kind IN ('grant', 'correction', 'expiry') AND allocation_number <> 0 GROUP BY 1
+    SELECT t.allocation_number AS number,
+        sum(CASE WHEN t.target = a.available_account THEN amount ELSE -amount END) AS amount
+    FROM ledger_transfer t JOIN allocation a ON a.number = t.allocation_number
+    WHERE t.kind IN ('grant', 'correction', 'expiry') GROUP BY 1
 ), used AS (
     SELECT c.allocation_number AS number, sum(c.amount) AS amount
     FROM (
@@ -138,6 +138,20 @@ WITH standing AS (
     SELECT 'granted is the sum of grants, less what expired', s.resource, sum(s.granted), sum(coalesce(g.amount, 0)),
         count(*) FILTER (WHERE s.granted <> coalesce(g.amount, 0))
     FROM standing s LEFT JOIN granted g USING (number) GROUP BY s.resource
+    UNION ALL
+    SELECT 'corrected is the sum of corrections by hand', s.resource, sum(s.corrected), sum(coalesce(c.amount, 0)),
+        count(*) FILTER (WHERE s.corrected <> coalesce(c.amount, 0))
+    FROM standing s LEFT JOIN (SELECT allocation_number AS number, sum(amount) AS amount FROM correction GROUP BY 1) c
+        USING (number) GROUP BY s.resource
+    UNION ALL
+    SELECT 'a clearing account has what was exchanged and not settled', a.resource, sum(coalesce(e.amount, 0)),
+        sum(coalesce(p.amount, 0)), count(*) FILTER (WHERE coalesce(e.amount, 0) <> coalesce(p.amount, 0))
+    FROM account a LEFT JOIN posted p ON p.account_id = a.id LEFT JOIN (
+        SELECT clearing, resource, sum(amount) AS amount FROM (
+            SELECT clearing, resource, CASE side WHEN 'home' THEN -amount ELSE amount END AS amount FROM settlement
+            UNION ALL SELECT clearing, resource, -amount FROM clearing_month
+        ) both_ways GROUP BY 1, 2
+    ) e ON e.clearing = a.owner AND e.resource = a.resource WHERE a.role = 'clearing' GROUP BY a.resource
     UNION ALL
     SELECT 'granted = available + held + charged - overrun', resource, sum(granted),
         sum(available + held + charged - overrun),
@@ -190,6 +204,7 @@ class Standing:
     use_or_lose: str | None
     expired: int
     returned: int
+    corrected: int
     revision: int
 
 
