@@ -41,3 +41,29 @@ def test_a_project_is_closed_as_it_was_read(services: Services, aifn: Run) -> No
     result = aifn("project", "close", "aif-1", "--reason", "it is over")
     assert (result.exit_code, result.stdout) == (0, "aif-1 is closed\n")
     assert services.requests[-1].headers["if-match"] == '"r3"'
+
+
+def test_a_correction_names_its_line_and_says_when_it_waits(services: Services, aifn: Run) -> None:
+    place = f"{ALLOCATION}/corrections"
+    words = ("correction", "add", "alloc-1", "7", "--amount", "-5", "--reason", "it was right")
+    services.answer("POST", place, ONE(201, json=sample(pool_models.Correction) | {"transfer_id": 9}))
+    assert "line 9 corrects line 7" in aifn(*words).stdout
+    assert services.body == {"transfer_id": 7, "amount": -5, "reason": "it was right"}
+    services.answer("POST", place, ONE(202, json={"approval_id": "appr-1"}))
+    assert aifn(*words).stdout == "this waits for a second person: aifn approval decide appr-1\n"
+
+
+def test_who_decides_says_yes_or_no(services: Services, aifn: Run) -> None:
+    services.answer("POST", "accounting/v1/approvals/appr-1/decision", ONE(200, json=sample(pool_models.Approval)))
+    words = ("approval", "decide", "appr-1", "--reason", "seen")
+    assert aifn(*words).exit_code == 2
+    assert aifn(*words, "--yes", "--no").exit_code == 2
+    assert aifn(*words, "--yes").exit_code == 0
+    assert services.body == {"approve": True, "reason": "seen"}
+
+
+def test_a_month_between_factories_is_settled_with_a_reason(services: Services, aifn: Run) -> None:
+    place = "accounting/v1/clearing/bsc-aif/months/2026-11/settlement"
+    services.answer("POST", place, ONE(200, json=sample(pool_models.ClearingMonth)))
+    result = aifn("clearing", "settle", "bsc-aif", "2026-11", "--reason", "hours of December")
+    assert (result.exit_code, services.body) == (0, {"reason": "hours of December"})
