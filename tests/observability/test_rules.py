@@ -112,11 +112,12 @@ def test_every_metric_is_on_one_dashboard() -> None:
     assert sorted(shown) == sorted(one.series for one in CATALOGUE)
 
 
-def test_the_operator_gets_the_same_rules() -> None:
-    resource = yaml.safe_load((ROOT / "deploy/observability/prometheus-rules.yaml").read_text())
-    assert resource["kind"] == "PrometheusRule"
-    assert resource["spec"] == yaml.safe_load((RULES / "aifn.yaml").read_text())
-    assert yaml.safe_load(observability.prometheus_rule("# a\ngroups:\n  - name: b\n"))["spec"] == {
+@pytest.mark.parametrize(("resource", "rules"), [("prometheus-rules", "aifn"), ("slo-rules", "slo")])
+def test_the_operator_gets_the_same_rules(resource: str, rules: str) -> None:
+    found = yaml.safe_load((ROOT / f"deploy/observability/{resource}.yaml").read_text())
+    assert found["kind"] == "PrometheusRule"
+    assert found["spec"] == yaml.safe_load((RULES / f"{rules}.yaml").read_text())
+    assert yaml.safe_load(observability.prometheus_rule("x", "# a\ngroups:\n  - name: b\n"))["spec"] == {
         "groups": [{"name": "b"}]
     }
 
@@ -136,7 +137,15 @@ def promtool() -> str:
     return found
 
 
-@pytest.mark.parametrize("command", [["check", "rules", "aifn.yaml"], ["test", "rules", "aifn.test.yaml"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["check", "rules", "aifn.yaml", "slo.yaml"],
+        ["test", "rules", "aifn.test.yaml"],
+        ["test", "rules", "slo.test.yaml"],
+        ["test", "rules", "slo-days.test.yaml"],
+    ],
+)
 def test_prometheus_itself_takes_the_rules_and_each_fires_on_its_cause_and_on_nothing_beside_it(
     promtool: str, command: list[str]
 ) -> None:

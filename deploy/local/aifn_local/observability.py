@@ -1,5 +1,5 @@
-"""What is made from the list of metrics: its page in the docs, Grafana's dashboards, and the rules as Kubernetes takes
-them.
+"""What is made from the list of metrics: its page in the docs, Grafana's dashboards, rules of the objectives, and all
+rules as Kubernetes takes them.
 """
 
 import json
@@ -8,8 +8,11 @@ from typing import Any
 
 from aifn_common.metrics import CATALOGUE, Metric
 
+from aifn_local.objectives import rules_of
+
 PLUMBING = ("all", "workers", "apis")
 RULES = Path("deploy/observability/rules/aifn.yaml")
+OBJECTIVES = Path("deploy/observability/slo/objectives.toml")
 _TOLD_BY = {
     "all": "every process",
     "workers": "every worker",
@@ -32,11 +35,11 @@ replicas. Alerts are in `deploy/observability/rules/`, their runbooks in `docs/r
 | --- | --- | --- | --- | --- |
 """
 _RULE_HEAD = """\
-# Made from rules/aifn.yaml by `make schemas`: the same rules as the Prometheus operator takes them.
+# Made from rules/{file} by `make schemas`: the same rules as the Prometheus operator takes them.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
-  name: aifn
+  name: {name}
   labels:
     app.kubernetes.io/part-of: aifn
 spec:
@@ -50,7 +53,11 @@ def documents(root: Path) -> dict[str, str]:
         made = json.dumps(dashboard(name), indent=1, ensure_ascii=False)
         found[f"deploy/observability/dashboards/{name}.json"] = made + "\n"
     if (root / RULES).exists():
-        found["deploy/observability/prometheus-rules.yaml"] = prometheus_rule((root / RULES).read_text())
+        found["deploy/observability/prometheus-rules.yaml"] = prometheus_rule("aifn", (root / RULES).read_text())
+    if (root / OBJECTIVES).exists():
+        rules = rules_of((root / OBJECTIVES).read_text())
+        found["deploy/observability/rules/slo.yaml"] = rules
+        found["deploy/observability/slo-rules.yaml"] = prometheus_rule("slo", rules)
     return found
 
 
@@ -129,7 +136,8 @@ def expressions(one: Metric) -> list[tuple[str, str]]:
     return [(f"histogram_quantile({quantile}, {rate})", f"{legend} {quantile}") for quantile in ("0.5", "0.99")]
 
 
-def prometheus_rule(rules: str) -> str:
-    """A file of rules as a resource of the Prometheus operator."""
+def prometheus_rule(name: str, rules: str) -> str:
+    """The file of rules of that name, as a resource of the Prometheus operator."""
     lines = [line for line in rules.splitlines() if not line.startswith("#")]
-    return _RULE_HEAD + "".join(f"  {line}\n" if line else "\n" for line in lines)
+    head = _RULE_HEAD.format(file=f"{name}.yaml", name="aifn" if name == "aifn" else f"aifn-{name}")
+    return head + "".join(f"  {line}\n" if line else "\n" for line in lines)
