@@ -1,12 +1,14 @@
 """What services tell of themselves from their databases: books, gaps, and what other members are up to."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from aifn_accounting.actions import grants
 from aifn_accounting.measures import Measures
+from aifn_accounting.store import ledger
 from aifn_common import telemetry
-from aifn_common.database import Database
+from aifn_common.database import Database, transaction
 from aifn_fedgate import measures as gate
 
 from tests.support.backends import Backends
@@ -35,6 +37,36 @@ async def test_books_that_hold_have_no_drift_and_open_gaps_are_counted_by_machin
     await books.execute("UPDATE usage_gap SET closed_at = opened_at WHERE machine_id = 'mn5'")
     await measures.measure(books)
     assert telemetry.metrics.days_incomplete.values() == {("lumi",): 2}
+
+
+async def test_a_balance_that_somebody_changed_in_the_database_shows_as_drift_until_it_is_put_right(
+    books: Database,
+) -> None:
+    # The alert is on `aifn_ledger_drift != 0`; rules/aifn.test.yaml shows that it fires.
+    drift = telemetry.metrics.ledger_drift
+    async with transaction(books) as tx:
+        await ledger.add_project(tx, "p1", "A project", "lumi-aif", by="test", at=NOON)
+        await grants.open_allocation(
+            tx,
+            "p1",
+            "lumi/lumi-g/gpu-time",
+            amount=1000,
+            pool="union",
+            starts_at=NOON,
+            ends_at=NOON + timedelta(days=100),
+            award_id=None,
+            reason="a test",
+            by="test",
+        )
+    await Measures().measure(books)
+    assert drift.values() == {(): 0}
+    # One that the table's own rules do not notice: the five numbers still fit each other.
+    await books.execute("UPDATE allocation SET granted = granted + 1, available = available + 1")
+    await Measures().measure(books)
+    assert drift.values()[()] >= 1
+    await books.execute("UPDATE allocation SET granted = granted - 1, available = available - 1")
+    await Measures().measure(books)
+    assert drift.values() == {(): 0}
 
 
 async def test_the_gate_tells_of_open_alarms_old_gaps_and_what_it_did_not_believe(backends: Backends) -> None:
