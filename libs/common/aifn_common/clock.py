@@ -83,8 +83,9 @@ def held(moment: Moment | None = None) -> Iterator[Moment]:
     """Let the clock of this task stand still: at a given moment, else at the one when it is first asked.
 
     The first question decides, and not the beginning, because a transaction may have waited for a lock before it.
+    Inside of another one it is the other one's moment.
     """
-    mine = moment or Moment()
+    mine = moment or _moment.get() or Moment()
     token = _moment.set(mine)
     try:
         yield mine

@@ -108,7 +108,7 @@ async def _walk(request: Request, run: Callable[[Request], Awaitable[Response]])
     if request.method in ("GET", "HEAD"):
         async with reading(db) as connection:
             return await _answer(request, run, identity, connection)
-    with clock.held(request.scope.get("aifn.moment")):
+    with clock.held():
         async with transaction(db) as tx:
             response = await _once(request, run, identity, tx)
     outbox.nudge()
@@ -147,7 +147,7 @@ async def _answer(
 
 
 async def _keep(request: Request, identity: Identity, tx: Transaction) -> None:
-    settings: ServiceSettings = settings_of(request)
+    settings: ServiceSettings = request.app.state.settings
     if settings.logged is not None and not request.url.path.startswith(settings.logged.aside):
         await event_log.keep_order(tx, await _order(request, identity, settings, settings.logged.deciding))
 
@@ -158,7 +158,7 @@ async def _order(
     """A request as the event log keeps it: all that its outcome depends on, and no token."""
     kept = ("content-type", "if-match")
     return event_log.Order(
-        f"{request.method} {request.url.path}",
+        f"{request.method} {request.scope['raw_path'].decode('ascii')}",
         {"query": request.url.query},
         by=identity.subject,
         entitlements=sorted(identity.entitlements),
@@ -176,17 +176,18 @@ async def _identify(request: Request) -> Identity:
     return identity
 
 
-def _tx(request: Request) -> Transaction:
+# Dependencies are coroutines, also where they wait for nothing: others are sent to a thread each time.
+async def _tx(request: Request) -> Transaction:
     tx: Transaction = request.state.tx
     return tx
 
 
-def _who(request: Request) -> access.Who:
+async def _who(request: Request) -> access.Who:
     who: access.Who = request.state.who
     return who
 
 
-def settings_of(request: Request) -> Any:
+async def settings_of(request: Request) -> Any:
     """This service's settings, for a route: `settings: Annotated[MySettings, Depends(settings_of)]`."""
     return request.app.state.settings
 
@@ -209,16 +210,19 @@ def make_router() -> APIRouter:
 class PageParams:
     """Which part of a list: at most `limit` items, those after the cursor that the page before gave."""
 
-    def __init__(
-        self,
-        limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="most items on a page")] = 50,
-        after: Annotated[str | None, Query(max_length=1000, description="`next` of the page before")] = None,
-    ) -> None:
+    def __init__(self, limit: int, after: str | None) -> None:
         self.limit = limit
         self.after = None if after is None else read_cursor(after)
 
 
-Paging = Annotated[PageParams, Depends()]
+async def _page_params(
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="most items on a page")] = 50,
+    after: Annotated[str | None, Query(max_length=1000, description="`next` of the page before")] = None,
+) -> PageParams:
+    return PageParams(limit, after)
+
+
+Paging = Annotated[PageParams, Depends(_page_params)]
 
 
 class Page(BaseModel, Generic[T]):
