@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
-from aifn_accounting.rebuild.books import NotEmpty, rebuild
+from aifn_accounting.rebuild import command
+from aifn_accounting.rebuild.books import rebuild
 from aifn_accounting.settings import AccountingSettings
 from aifn_common.database import Database, connect, transaction
 from pydantic import SecretStr
@@ -24,6 +25,7 @@ class Books:
     backends: Backends
 
     async def rebuild(self, shuffle: int | None = None) -> tuple[bool, list[str]]:
+        """Whether all was the same, and the lines that say so."""
         name = f"test_{secrets.token_hex(6)}"
         await self.backends.execute(f'CREATE DATABASE "{name}"')
         said: list[str] = []
@@ -85,6 +87,17 @@ async def test_a_log_from_which_a_message_is_missing_is_told(books: Books) -> No
     assert line.startswith("in order: DIFFERENT")
 
 
-async def test_a_database_with_something_in_it_is_not_touched(books: Books) -> None:
-    with pytest.raises(NotEmpty):
-        await rebuild(books.settings, books.settings.database_url.get_secret_value(), shuffle=None, say=print)
+async def test_the_command_says_in_a_line_why_it_cannot_rebuild(
+    books: Books, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = books.settings.database_url.get_secret_value()
+    assert await command._run(own, None) == 1
+    assert "AIFN_FACTORY is not set" in capsys.readouterr().err
+    said = {"DATABASE_URL": own, "PSEUDONYM_KEY": "a-key-for-tests-only"}
+    for name, value in {"FACTORY": "lumi-aif", "KAFKA": "127.0.0.1:1", "OIDC_ISSUER": "http://x.test", **said}.items():
+        monkeypatch.setenv(f"AIFN_{name}", value)
+    assert await command._run(own, None) == 1
+    assert "the database to rebuild in is not empty" in capsys.readouterr().err
+    assert await command._run(books.backends.url("test_missing"), None) == 1
+    assert "the database cannot be opened" in capsys.readouterr().err
+    assert await command._run("postgresql://nobody@127.0.0.1:1/none", None) == command.NOT_REACHED

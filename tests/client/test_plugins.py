@@ -45,7 +45,7 @@ def entries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[En
     (tmp_path / "a_broken_plugin.py").write_text("raise RuntimeError('first line\\nsecond line')")
     monkeypatch.syspath_prepend(str(tmp_path))
     found: list[EntryPoint] = []
-    monkeypatch.setattr(plugins, "installed", lambda: found)
+    monkeypatch.setattr(plugins, "installed", lambda group=plugins.GROUP: found if group == plugins.GROUP else [])
     plugins.command_of.cache_clear()
     yield found
     plugins.command_of.cache_clear()

@@ -1,5 +1,7 @@
 """Commands that other packages add to `aifn`, by entry points of the group `aifn.commands`.
 
+To `aifn ledger` they add theirs by the group `aifn.commands.ledger`.
+
 An entry is a `typer.Typer` (a group of commands) or a plain function (one command). It is imported only when it is
 called or help is shown, so that a heavy plug-in slows nobody else; a broken one costs a line on stderr.
 """
@@ -19,28 +21,36 @@ from aifn_client.screen import note
 GROUP = "aifn.commands"
 
 
-def installed() -> Sequence[EntryPoint]:
-    """The plug-ins of this environment, by name."""
-    return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+def installed(group: str = GROUP) -> Sequence[EntryPoint]:
+    """The plug-ins of this environment for a group of entry points, by name."""
+    return sorted(entry_points(group=group), key=lambda entry: entry.name)
 
 
 class CommandsAndPlugins(TyperGroup):
     """The commands of `aifn`, then those of plug-ins. What comes with `aifn` cannot be replaced by a plug-in."""
 
+    plugins = GROUP
+
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of all commands."""
         own = super().list_commands(ctx)
-        return own + sorted({entry.name for entry in installed()} - set(own))
+        return own + sorted({entry.name for entry in installed(self.plugins)} - set(own))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """A command by its name; None if there is none, or its plug-in is broken."""
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
-        for entry in installed():
+        for entry in installed(self.plugins):
             if entry.name == cmd_name:
                 return command_of(entry)
         return None
+
+
+class LedgerCommands(CommandsAndPlugins):
+    """The same for `aifn ledger`: who runs accounting has more to do with its books than to ask."""
+
+    plugins = f"{GROUP}.ledger"
 
 
 @cache

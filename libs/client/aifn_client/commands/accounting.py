@@ -8,6 +8,7 @@ import typer
 from aifn_client import text
 from aifn_client.http import path
 from aifn_client.models import Allocation, Check, Project, Transfer, UsageEvent, Verification
+from aifn_client.plugins import LedgerCommands
 from aifn_client.screen import (
     ROWS,
     All,
@@ -27,7 +28,9 @@ from aifn_client.screen import (
 
 SERVICE = "accounting"
 projects = typer.Typer(name="project", help="Projects and what they may still use.", no_args_is_help=True)
-ledger = typer.Typer(name="ledger", help="The books: statements, and whether they are right.", no_args_is_help=True)
+ledger = typer.Typer(
+    name="ledger", cls=LedgerCommands, help="The books: statements, and whether they are right.", no_args_is_help=True
+)
 events = typer.Typer(name="event", help="What was charged, as it becomes known.", no_args_is_help=True)
 
 _PROJECTS = (

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
 
 from aifn_common import event_log
-from aifn_common.database import Database, Transaction, close, connect
+from aifn_common.database import CONNECTION_FAULTS, Database, Transaction, close, connect
 from aifn_common.errors import Refusal
 from aifn_common.migrations import migrate
 
@@ -17,6 +17,12 @@ from aifn_accounting.store import books as store
 
 Say = Callable[[str], None]
 _SHOWN = 300
+
+
+class WrongAddress(Refusal):
+    """A server answered, and will not open this database."""
+
+    code = "wrong_address"
 
 
 class NotEmpty(Refusal):
@@ -34,7 +40,7 @@ async def rebuild(settings: AccountingSettings, into: str, *, shuffle: int | Non
         into: the address of the empty database.
         shuffle: then once more in another order, made from this number; None: not.
     Returns: whether everything was the same.
-    Raises: NotEmpty, and what asyncpg raises when a database cannot be reached.
+    Raises: NotEmpty, WrongAddress, and CONNECTION_FAULTS when a database cannot be reached.
     """
     async with AsyncExitStack() as stack:
         source = await stack.enter_async_context(_at_one_moment(settings))
@@ -52,7 +58,12 @@ async def rebuild(settings: AccountingSettings, into: str, *, shuffle: int | Non
 
 @asynccontextmanager
 async def _opened(url: str) -> AsyncIterator[Database]:
-    db = await connect(url, connections=4)
+    try:
+        db = await connect(url, connections=4)
+    except CONNECTION_FAULTS:
+        raise
+    except Exception as wrong:
+        raise WrongAddress(f"the database cannot be opened: {wrong}") from wrong
     try:
         yield db
     finally:
