@@ -8,19 +8,20 @@ messages. Sending what waits in the outbox is another measurement: the relay doe
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit, urlunsplit
 
 import uvloop
 from aifn_accounting import subscribers
 from aifn_accounting.actions import grants
-from aifn_accounting.actions.usage import Pseudonyms, record_row
+from aifn_accounting.actions.usage import Pseudonyms
 from aifn_accounting.app import service
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import ledger, reads
 from aifn_accounting.store import usage as usage_store
 from aifn_common.batches import BatchReader
+from aifn_common.copying import copy_rows, moment
 from aifn_common.database import Database, connect, transaction
 from aifn_common.kafka import Hearing
 from aifn_common.migrations import migrate
@@ -69,9 +70,9 @@ async def _measure(kafka: str, postgres: str) -> list[Figure]:
     db = await new_database(postgres)
     try:
         await prepare(db)
-        await _produce(kafka)
+        await produce(kafka, records())
         ours = await _ingest(kafka, db)
-        copied = await _copy(db)
+        copied = await copy(db)
         read = await _only_read(kafka)
     finally:
         db.terminate()
@@ -81,14 +82,19 @@ async def _measure(kafka: str, postgres: str) -> list[Figure]:
     ]
 
 
-async def new_database(postgres: str) -> Database:
+async def new_database(postgres: str, name: str = "bench_usage", *, connections: int = 4) -> Database:
     """A fresh database with accounting's schema."""
     admin = await connect(postgres, connections=2)
-    await admin.execute("CREATE DATABASE bench_usage")
+    await admin.execute(f"CREATE DATABASE {name}")
     await admin.close()
-    db = await connect(urlunsplit(urlsplit(postgres)._replace(path="/bench_usage")), connections=4)
+    db = await connect(url_of(postgres, name), connections=connections)
     await migrate(db, *service.packages)
     return db
+
+
+def url_of(postgres: str, name: str) -> str:
+    """The address of one database of a server."""
+    return urlunsplit(urlsplit(postgres)._replace(path=f"/{name}"))
 
 
 async def prepare(db: Database) -> None:
@@ -138,12 +144,13 @@ def records() -> Iterator[UsageReported]:
         )
 
 
-async def _produce(kafka: str) -> None:
+async def produce(kafka: str, events: Iterable[UsageReported]) -> None:
+    """Send records to the broker, as a site does."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=20, max_batch_size=262_144, compression_type="lz4")
     await producer.start()
     now = datetime.now(UTC)
     try:
-        for event in records():
+        for event in events:
             headers = headers_of(event, source="urn:aifn:lumi-aif:siteagent", time=now)
             raw = [(name, text.encode()) for name, text in headers.items()]
             await producer.send(event.topic, event.model_dump_json().encode(), event.key.encode(), headers=raw)
@@ -166,7 +173,7 @@ async def _ingest(kafka: str, db: Database) -> float:
     took = time.perf_counter() - began
     hearing.stopping.set()
     await running
-    await _check(db)
+    await check(db)
     return (RECORDS - first) / took
 
 
@@ -176,7 +183,7 @@ async def _handled(hearing: Hearing, group: str, count: int) -> int:
     return hearing.handled[group]
 
 
-async def _check(db: Database) -> None:
+async def check(db: Database) -> None:
     """The figure counts only if every record was charged once and the books are right."""
     counts = await db.fetchrow(
         "SELECT (SELECT count(*) FROM usage_record) AS records, (SELECT sum(last - first + 1) FROM outbox) AS said,"
@@ -192,16 +199,20 @@ async def _check(db: Database) -> None:
         raise RuntimeError(f"the ledger does not hold: {broken}")
 
 
-async def _copy(db: Database) -> float:
+async def copy(db: Database) -> float:
+    """COPY of the same rows into the same indexed table: records a second."""
     names = Pseudonyms(KEY)
     await db.execute("CREATE TABLE copied (LIKE usage_record INCLUDING ALL)")
-    rows = [record_row(number, event, None, names, START) for number, event in enumerate(records())]
+    at = moment(START)
+    rows = [
+        usage_store.record_row(number, event, None, names.of(event.local_user), at)
+        for number, event in enumerate(records())
+    ]
     began = time.perf_counter()
     for start in range(0, RECORDS, BATCH):
         async with transaction(db) as tx:
-            await tx.copy_records_to_table(
-                "copied", records=rows[start : start + BATCH], columns=usage_store.RECORD_COLUMNS
-            )
+            some = rows[start : start + BATCH]
+            await copy_rows(tx, "copied", some, columns=usage_store.RECORD_COLUMNS)
     return RECORDS / (time.perf_counter() - began)
 
 

@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from aifn_common import clock
+from aifn_common.copying import moment
 from aifn_common.database import Transaction
 from aifn_common.errors import Refusal, Stale
 from aifn_common.kafka import Rejected
@@ -18,9 +19,7 @@ from aifn_events.vocabulary import JobId, ProjectId, ResourceId, Subject
 
 from aifn_accounting.actions.budget import announce_releases, post
 from aifn_accounting.domain.ledger import Allocation, Book, Hold, may_release
-from aifn_accounting.domain.rates import occupied_json
 from aifn_accounting.domain.usage import (
-    Charge,
     Charging,
     ConflictingUsage,
     Identity,
@@ -38,7 +37,6 @@ from aifn_accounting.store import ledger as store
 from aifn_accounting.store import suspense
 from aifn_accounting.store import usage as usage_store
 
-_NO_CHARGE = (None, None, None)
 A = TypeVar("A")
 W = TypeVar("W")
 
@@ -99,8 +97,13 @@ async def charge_usage(tx: Transaction, events: Sequence[Usage], settings: Accou
     rejected += await _conflicting(tx, intake)
     waiting = await asyncio.to_thread(_charge_effective, charging, intake, unpaid)
     charges = charging.charges
+    at = moment(now)
     await usage_store.add_records(
-        tx, (record_row(number, event, charges.get(number), names, now) for number, event in intake.new.items())
+        tx,
+        (
+            usage_store.record_row(number, event, charges.get(number), names.of(event.local_user), at)
+            for number, event in intake.new.items()
+        ),
     )
     await usage_store.add_further_charges(tx, charging.further)
     await suspense.add(tx, waiting, now)
@@ -268,37 +271,3 @@ async def _release_complete(
         return []
     segments = await usage_store.count_segments(tx, [hold.job_id for hold in over])
     return [(hold, charging.release(hold)) for hold in over if may_release(hold, segments.get(hold.job_id, 0))]
-
-
-def _as_json(amounts: Mapping[ResourceId, int]) -> str:
-    """Amounts as JSON; a resource has no letter that JSON would write in another way."""
-    return "{" + ",".join(f'"{resource}":{amount}' for resource, amount in amounts.items()) + "}"
-
-
-def record_row(
-    number: int, event: Usage, charge: Charge | None, names: Pseudonyms, now: datetime
-) -> tuple[object, ...]:
-    """A usage record with its first charge as a row of its table."""
-    return (
-        number,
-        event.machine_id,
-        event.local_job_id,
-        event.submitted_at,
-        event.segment,
-        event.revision,
-        event.job_id,
-        event.project_id,
-        event.partition_id,
-        event.local_user,
-        names.of(event.local_user),
-        event.kind,
-        event.state,
-        event.started_at,
-        event.ended_at,
-        event.nodes,
-        _as_json(event.amounts),
-        event.collector,
-        now,
-        occupied_json(event),
-        *(_NO_CHARGE if charge is None else (charge.allocation, charge.amount, charge.rate_card)),
-    )

@@ -234,8 +234,10 @@ class Book:
         balance = self._now[allocation]
         balance[1] -= from_hold
         balance[2] += change
-        self._consume(allocation, "held", from_hold, job_id, usage)
-        self._consume(allocation, "available", change - from_hold, job_id, usage)
+        if from_hold:
+            self._consume(allocation, "held", from_hold, job_id, usage)
+        if change != from_hold:
+            self._consume(allocation, "available", change - from_hold, job_id, usage)
 
     def settle(self) -> dict[int, Balance]:
         """End what happens: cover what is missing, or pay back, and return the balances that may have changed.
@@ -257,7 +259,7 @@ class Book:
     def _consume(self, allocation: int, payer: Role, amount: int, job_id: JobId, usage: int | None) -> None:
         if amount > 0:
             self._add(allocation, "charge", payer, "consumed", amount, job_id, usage)
-        elif amount < 0:
+        else:
             self._add(allocation, "refund", "consumed", payer, -amount, job_id, usage)
 
     def _add(

@@ -146,6 +146,8 @@ def check_occupied(record: Occupying) -> None:
         elapsed = (record.ended_at - record.started_at) // _SECOND
         if record.suspended_seconds > elapsed:
             raise NegativeElapsed(record.suspended_seconds, elapsed_seconds=elapsed)
+    if record.cores is record.devices is record.memory_mib is None:
+        return
     for quantity, most in _MOST_IN_A_NODE.items():
         found = getattr(record, quantity)
         if found is not None and found > most * record.nodes:

@@ -297,7 +297,8 @@ class Charging(Generic[U]):
         else:
             charges += self._replace(number, record.job_id, charges, self.earlier.get(before, ()))
         self.charges[number] = charges[0]
-        self.further += charges[1:]
+        if len(charges) > 1:
+            self.further += charges[1:]
 
     def give_back(self, number: int, record: U, before: int | None) -> None:
         """Take back what an earlier revision costs, for a record that has no charge till somebody can pay it."""

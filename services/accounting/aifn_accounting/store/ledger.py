@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from aifn_common.copying import NULL, bigint, copied_row, copy_rows, moment, text, word
 from aifn_common.database import Row, Transaction
 from aifn_common.errors import NotFound
 from aifn_events.vocabulary import AllocationId, FactoryId, JobId, ProjectId, ResourceId, Subject
@@ -359,13 +360,26 @@ async def post(
     at: datetime,
 ) -> None:
     """Write transfers and the balances they lead to. The allocations must be locked."""
+    when = moment(at)
     rows = []
     for number, kind, source, target, amount, job_id, usage in entries:
         allocation = allocations[number]
         accounts = allocation.accounts
-        rows.append((number, kind, accounts[source], accounts[target], allocation.resource, amount, job_id, usage, at))
+        rows.append(
+            copied_row(
+                bigint(number),
+                word(kind),
+                bigint(accounts[source]),
+                bigint(accounts[target]),
+                word(allocation.resource),
+                bigint(amount),
+                NULL if job_id is None else text(job_id),
+                NULL if usage is None else bigint(usage),
+                when,
+            )
+        )
     if rows:
-        await tx.copy_records_to_table("ledger_transfer", records=rows, columns=_TRANSFER_COLUMNS)
+        await copy_rows(tx, "ledger_transfer", rows, columns=_TRANSFER_COLUMNS)
     if not balances:
         return
     stand = [(number, *b, b.available, b.overrun) for number, b in balances.items()]

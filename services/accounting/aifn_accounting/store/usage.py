@@ -7,12 +7,13 @@ from datetime import date, datetime
 from typing import Any
 
 from aifn_common import outbox
+from aifn_common.copying import NULL, bigint, copied_row, copy_rows, integer, moment, text, word
 from aifn_common.database import Database, Transaction
 from aifn_events.usage import UsageCharged
 from aifn_events.vocabulary import FactoryId, JobId, MachineId, ResourceId
 
-from aifn_accounting.domain.rates import read_rule
-from aifn_accounting.domain.usage import Charge, Identity, RateCard, Size, Statement
+from aifn_accounting.domain.rates import occupied_json, read_rule
+from aifn_accounting.domain.usage import Charge, Identity, RateCard, Size, Statement, Usage
 
 # One writer of usage at a time. It makes numbers follow the order of commits, and a correction that moves a record to
 # another project can never meet the record itself in another transaction.
@@ -48,6 +49,7 @@ RECORD_COLUMNS = (
     "charged",
     "rate_card",
 )
+_NO_CHARGE = (NULL, NULL, NULL)
 _STATEMENTS = """
 SELECT number, job_id, project_id, started_at, ended_at, amounts, occupied FROM usage_record
 WHERE number = ANY($1::bigint[])"""
@@ -132,9 +134,46 @@ async def statements(tx: Transaction, numbers: Sequence[int]) -> dict[int, State
     }
 
 
-async def add_records(tx: Transaction, rows: Iterable[tuple[object, ...]]) -> None:
-    """Keep usage records; each row has the columns of the table, in its order."""
-    await tx.copy_records_to_table("usage_record", records=rows, columns=RECORD_COLUMNS)
+async def add_records(tx: Transaction, rows: Iterable[bytes]) -> None:
+    """Keep usage records, each as `record_row` makes it."""
+    await copy_rows(tx, "usage_record", rows, columns=RECORD_COLUMNS)
+
+
+def record_row(number: int, event: Usage, charge: Charge | None, pseudonym: str, at: bytes) -> bytes:
+    """A usage record with its first charge as a row of its table.
+
+    Args:
+        at: when it was recorded, as `copying.moment` makes it.
+    """
+    occupied = occupied_json(event)
+    return copied_row(
+        bigint(number),
+        word(event.machine_id),
+        text(event.local_job_id),
+        moment(event.submitted_at),
+        integer(event.segment),
+        integer(event.revision),
+        text(event.job_id),
+        word(event.project_id),
+        word(event.partition_id),
+        word(event.local_user),
+        word(pseudonym),
+        word(event.kind),
+        word(event.state),
+        moment(event.started_at),
+        moment(event.ended_at),
+        integer(event.nodes),
+        text(_as_json(event.amounts)),
+        word(event.collector),
+        at,
+        NULL if occupied is None else text(occupied),
+        *(_NO_CHARGE if charge is None else (bigint(charge.allocation), bigint(charge.amount), word(charge.rate_card))),
+    )
+
+
+def _as_json(amounts: Mapping[ResourceId, int]) -> str:
+    """Amounts as JSON; a resource has no letter that JSON would write in another way."""
+    return "{" + ",".join(f'"{resource}":{amount}' for resource, amount in amounts.items()) + "}"
 
 
 async def add_further_charges(

@@ -1,0 +1,61 @@
+"""Rows put together by hand for COPY are the rows that PostgreSQL reads."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import asyncpg
+import pytest
+from aifn_common.copying import NULL, bigint, copied_row, copy_rows, integer, moment, text, word
+from aifn_common.database import Database, transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+MAKERS: list[Callable[[Any], bytes]] = [integer, bigint, text, word, moment, text]
+COLUMNS = ("i", "b", "t", "w", "m", "j")
+INTS = st.integers(-(2**31), 2**31 - 1)
+BIGINTS = st.integers(-(2**63), 2**63 - 1)
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+OFFSETS = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+AGES = st.integers(-50_000_000_000_000_000, 200_000_000_000_000_000).map(lambda us: timedelta(microseconds=us))
+MOMENTS = st.builds(lambda age, tz: (datetime(2000, 1, 1, tzinfo=UTC) + age).astimezone(tz), AGES, OFFSETS)
+VALUES = (INTS, BIGINTS, TEXTS, TEXTS, MOMENTS, st.just('{"a/b-c/d":1}'))
+ROWS = st.lists(st.tuples(*(one | st.none() for one in VALUES)))
+KEPT = "CREATE TEMP TABLE kept (i int, b bigint, t text, w text, m timestamptz, j json) ON COMMIT DROP"
+
+
+def as_row(values: tuple[Any, ...]) -> bytes:
+    return copied_row(*(NULL if value is None else make(value) for make, value in zip(MAKERS, values, strict=True)))
+
+
+async def there_and_back(db: Database, rows: Iterable[bytes]) -> list[tuple[Any, ...]]:
+    async with transaction(db) as tx:
+        await tx.execute(KEPT)
+        await copy_rows(tx, "kept", rows, columns=COLUMNS)
+        return [tuple(row) for row in await tx.fetch("SELECT i, b, t, w, m, j FROM kept ORDER BY ctid")]
+
+
+async def test_whatever_is_written_is_read_back(db: Database) -> None:
+    loop = asyncio.get_running_loop()
+
+    @given(rows=ROWS)
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    def check(rows: list[tuple[Any, ...]]) -> None:
+        assert asyncio.run_coroutine_threadsafe(there_and_back(db, map(as_row, rows)), loop).result(30) == rows
+
+    await asyncio.to_thread(check)
+
+
+async def test_thousands_of_rows_keep_their_order(db: Database) -> None:
+    rows = [(n, n, str(n), "same", datetime(2026, 11, 21, tzinfo=UTC), "{}") for n in range(2345)]
+    assert await there_and_back(db, map(as_row, rows)) == rows
+
+
+async def test_no_rows_are_no_fault(db: Database) -> None:
+    assert await there_and_back(db, []) == []
+
+
+async def test_a_row_of_another_width_is_refused_as_a_whole(db: Database) -> None:
+    with pytest.raises(asyncpg.BadCopyFileFormatError):
+        await there_and_back(db, [copied_row(integer(1), bigint(1))])
