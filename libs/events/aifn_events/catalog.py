@@ -9,7 +9,8 @@ from typing import Literal
 from aifn_events.access import AllocationOpened, ApplicationDecided, AwardGranted, ProjectDescribed
 from aifn_events.base import Event
 from aifn_events.datalab import DatasetAccessDecided, DatasetDescribed
-from aifn_events.federation import IN_KINDS, STREAMS, FederationAlarmRaised
+from aifn_events.federation import IN_KINDS, FederationAlarmRaised
+from aifn_events.handover import HandoverAnswered, HandoverAsked, HandoverSettled
 from aifn_events.placement import (
     BudgetHeld,
     BudgetRefused,
@@ -61,6 +62,13 @@ class Topic:
         return {"cleanup.policy": "delete", "retention.ms": str(self.keep * DAY_MS)}
 
 
+_HEARD_FROM_PEERS: dict[str, tuple[Service, ...]] = {
+    "capacity": ("registry", "scheduler"),
+    "award": (),
+    "handover": ("scheduler",),
+}
+"""Who hears what the gate has verified; the registry, where nothing stands here."""
+
 TOPICS: tuple[Topic, ...] = (
     Topic(FactoryDescribed, "registry", (), keep="latest", exported="knowledge"),
     Topic(
@@ -88,6 +96,9 @@ TOPICS: tuple[Topic, ...] = (
     Topic(JobStarted, "siteagent", ("scheduler",), keep=14),
     Topic(JobEnded, "siteagent", ("scheduler",), keep=14),
     Topic(JobClosed, "scheduler", ("accounting",), keep=14),
+    Topic(HandoverAsked, "scheduler", (), keep=14, exported="handover"),
+    Topic(HandoverAnswered, "scheduler", (), keep=14, exported="handover"),
+    Topic(HandoverSettled, "scheduler", ("accounting",), keep=14),
     Topic(UsageReported, "siteagent", ("accounting",), keep=14, partitions=12),
     Topic(UsageDayStated, "siteagent", ("accounting",), keep=14),
     Topic(UsageGapChanged, "accounting", (), keep=14),
@@ -98,10 +109,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(SessionScheduled, "skills", (), keep="latest", exported="skills"),
     Topic(CourseSuggested, "skills", (), keep=14),
     Topic(FederationAlarmRaised, "registry", (), keep=90),
-    *(
-        Topic(kind, "registry", () if STREAMS[name].sealed else ("registry",), keep=35)
-        for name, kind in IN_KINDS.items()
-    ),
+    *(Topic(kind, "registry", _HEARD_FROM_PEERS.get(name, ("registry",)), keep=35) for name, kind in IN_KINDS.items()),
 )
 
 BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}

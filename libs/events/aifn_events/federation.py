@@ -12,6 +12,7 @@ from pydantic import Field
 from aifn_events.access import AwardGranted
 from aifn_events.base import Event, Payload
 from aifn_events.datalab import DatasetDescribed
+from aifn_events.handover import HandoverAnswered, HandoverAsked
 from aifn_events.registry import CapacityReported, FactoryDescribed, MachineDescribed
 from aifn_events.skills import SessionScheduled
 from aifn_events.vocabulary import Amount, Count, Flag, Moment, ProjectId, ResourceId, Revision, Text
@@ -265,7 +266,7 @@ FACTS: dict[str, dict[str, type[Event]]] = {
         "award": (AwardGranted,),
         "usage": (UsageHourSummed,),
         "usage-summary": (UsageMonthSummed,),
-        "handover": (),
+        "handover": (HandoverAsked, HandoverAnswered),
         "head": (HeadsSigned,),
         "directory": (DirectoryCarried,),
     }.items()
@@ -283,6 +284,10 @@ def owner_of(event: Event) -> str | None:
         return event.member
     if isinstance(event, FactoryDescribed | DatasetDescribed | SessionScheduled):
         return event.factory_id
+    if isinstance(event, HandoverAsked):
+        return event.home
+    if isinstance(event, HandoverAnswered):
+        return event.receiver
     return None
 
 

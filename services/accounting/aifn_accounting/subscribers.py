@@ -6,11 +6,12 @@ from aifn_common.database import Transaction
 from aifn_common.inbox import deliver_once
 from aifn_common.kafka import Db, Rejected, Subscriptions
 from aifn_events.access import AwardGranted
+from aifn_events.handover import HandoverSettled
 from aifn_events.placement import JobClosed, JobPlaced
 from aifn_events.registry import MachineDescribed
 from aifn_events.usage import UsageDayStated, UsageReported
 
-from aifn_accounting.actions import awards, budget, completeness, projects, usage
+from aifn_accounting.actions import awards, budget, completeness, exchange, projects, usage
 from aifn_accounting.domain.usage import Usage
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.wire import read_usage
@@ -40,6 +41,12 @@ async def on_job_placed(event: JobPlaced, db: Db) -> None:
 async def on_job_closed(event: JobClosed, db: Db) -> None:
     """A job is over; what it did not use goes back."""
     await deliver_once(db, event, budget.close_job)
+
+
+@hears(HandoverSettled)
+async def on_handover_settled(event: HandoverSettled, db: Db) -> None:
+    """A job that ran at another factory, or for one, is to be booked at the agreed rate."""
+    await deliver_once(db, event, exchange.settle_handover)
 
 
 @hears(UsageDayStated)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from aifn_common.database import Transaction
 from aifn_common.inbox import first_heard
 from aifn_common.kafka import Rejected, Subscriptions
-from aifn_events.access import AwardGranted
 from aifn_events.base import Event
 from aifn_events.catalog import TOPICS
+from aifn_events.federation import STREAMS
 from aifn_events.usage import UsageCharged
 
 from aifn_fedgate.actions import publish, usage
@@ -39,8 +39,8 @@ def _hear(hears: Subscriptions, door: Door, kind: type[Event], stream: str) -> N
         """Facts of this member's own may be for others too."""
         await door.ready.wait()
         new = await first_heard(tx, f"{__package__}:{kind.topic}", events)
-        if kind is AwardGranted:
-            return await publish.tell_awards(tx, door, [one for one in new if isinstance(one, AwardGranted)])
+        if STREAMS[stream].sealed:
+            return await publish.tell_sealed(tx, door, stream, new)
         return await publish.tell_local(tx, door, stream, new)
 
     hears.in_batches(kind, max_records=AT_ONCE)(on_facts)

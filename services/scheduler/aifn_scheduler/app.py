@@ -11,8 +11,15 @@ service = Service(
     package="aifn_scheduler",
     hears=subscribers.hears,
     settings=SchedulerSettings,
-    routers=["aifn_scheduler.api.access:router", "aifn_scheduler.api.jobs:router"],
-    timers=[Timer("plan", every_seconds=0.25, action=timers.plan_tick)],
+    routers=[
+        "aifn_scheduler.api.access:router",
+        "aifn_scheduler.api.jobs:router",
+        "aifn_scheduler.api.handover:router",
+    ],
+    timers=[
+        Timer("plan", every_seconds=0.25, action=timers.plan_tick),
+        Timer("handover", every_seconds=2, action=timers.handover_tick),
+    ],
     seed=load_seed,
 )
 

@@ -28,6 +28,26 @@ class SchedulerSettings(ServiceSettings):
         default=48 * 3600, ge=60, le=366 * 86_400, description="longest a job may ask for", examples=["172800"]
     )
 
+    handover_after_seconds: int = Field(
+        default=900, ge=0, description="a job that would wait longer may go to another factory", examples=["900"]
+    )
+    handover_answer_seconds: int = Field(
+        default=600,
+        ge=1,
+        description="another factory that has not answered by then is not waited for",
+        examples=["600"],
+    )
+
+    @property
+    def handover_after(self) -> timedelta:
+        """How long a job may wait here, in the time of the process's clock."""
+        return timedelta(seconds=self.handover_after_seconds * self.clock_factor)
+
+    @property
+    def handover_answer(self) -> timedelta:
+        """How long an answer is waited for, in the time of the process's clock."""
+        return timedelta(seconds=self.handover_answer_seconds * self.clock_factor)
+
     @property
     def capacity_patience(self) -> timedelta:
         """How old a capacity report may be, in the time of the process's clock."""

@@ -6,7 +6,7 @@ import time
 from aifn_common import outbox, telemetry
 from aifn_common.database import Database, transaction
 
-from aifn_scheduler.actions import planning
+from aifn_scheduler.actions import handover, planning
 from aifn_scheduler.settings import SchedulerSettings
 
 _LONGEST_REST_SECONDS = 2.0
@@ -23,3 +23,13 @@ async def plan_tick(db: Database, settings: SchedulerSettings) -> None:
     took = time.monotonic() - began
     telemetry.metrics.planning.record(took)
     await asyncio.sleep(min(3 * took, _LONGEST_REST_SECONDS))
+
+
+async def handover_tick(db: Database, settings: SchedulerSettings) -> None:
+    """Offer what waits too long to other factories, and decide what is overdue on our side."""
+    async with transaction(db) as tx:
+        offered = await handover.offer_waiting(tx, settings)
+    async with transaction(db) as tx:
+        overdue = await handover.sweep(tx)
+    if offered or overdue:
+        outbox.nudge()

@@ -1,8 +1,11 @@
 """Settles work that left its award's machines, in the clearing account between two factories."""
 
+from contextlib import suppress
+
 from aifn_common import clock
 from aifn_common.database import Transaction
 from aifn_common.errors import Invalid, Refusal
+from aifn_events.handover import HandoverSettled
 from aifn_events.vocabulary import AllocationId, JobId
 
 from aifn_accounting.actions.budget import announce_releases, post
@@ -19,6 +22,43 @@ class SettledBefore(Refusal):
     """This settlement was booked before."""
 
     code = "settled_before"
+
+
+async def settle_handover(tx: Transaction, event: HandoverSettled) -> None:
+    """Book this factory's side of a hand-over that has ended. Said again, it changes nothing.
+
+    Raises: Invalid, if the event does not name who pays or gives; what the two sides below raise.
+    """
+    exchange = Exchange(
+        home=event.home,
+        receiver=event.receiver,
+        resource=event.resource,
+        amount=event.amount,
+        home_resource=event.home_resource,
+        numerator=event.numerator,
+        denominator=event.denominator,
+    )
+    with suppress(SettledBefore):
+        if event.side == "home" and event.allocation_id is not None:
+            await settle_home(
+                tx,
+                event.handover_id,
+                exchange,
+                agreement=event.agreement_id,
+                job_id=event.job_id,
+                allocation_id=event.allocation_id,
+            )
+        elif event.side == "receiver" and event.pool_id is not None:
+            await settle_receiver(
+                tx,
+                event.handover_id,
+                exchange,
+                agreement=event.agreement_id,
+                job_id=event.job_id,
+                pool_id=event.pool_id,
+            )
+        else:
+            raise Invalid(f"{event.handover_id} names no {'allocation' if event.side == 'home' else 'pool'}")
 
 
 async def settle_home(

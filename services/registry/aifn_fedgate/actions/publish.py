@@ -10,6 +10,7 @@ from aifn_events.access import AwardGranted
 from aifn_events.base import Event
 from aifn_events.datalab import DatasetDescribed
 from aifn_events.federation import STREAMS, DirectoryCarried, HeadsSigned, UsageHourSummed, UsageMonthSummed, owners_of
+from aifn_events.handover import HandoverAnswered, HandoverAsked
 from aifn_events.registry import CapacityReported, FactoryDescribed, MachineDescribed
 from aifn_events.skills import SessionScheduled
 
@@ -54,6 +55,8 @@ def thing_of(event: Event) -> str:
             return event.session_id
         case AwardGranted():
             return event.award_id
+        case HandoverAsked() | HandoverAnswered():
+            return event.handover_id
         case UsageHourSummed():
             return HourKey(event.project_id, event.resource, event.hour).record_key
         case UsageMonthSummed():
@@ -74,10 +77,22 @@ async def tell_local(tx: Transaction, door: Door, stream: str, events: Sequence[
     return (await tell_all(tx, door, stream, [(event, "") for event in own]))[1]
 
 
-async def tell_awards(tx: Transaction, door: Door, events: Sequence[AwardGranted]) -> list[Rejected]:
-    """Tell the hosting factories of awards, where those are other members. Returns those that could not be told."""
-    away = [(event, event.factory_id) for event in events if event.factory_id != door.me]
-    return (await tell_all(tx, door, "award", away))[1]
+async def tell_sealed(tx: Transaction, door: Door, stream: str, events: Sequence[Event]) -> list[Rejected]:
+    """Tell each fact to the one member it is for, if that is another. Returns those that could not be told."""
+    away = [(event, to) for event in events if (to := recipient_of(event)) != door.me]
+    return (await tell_all(tx, door, stream, away))[1]
+
+
+def recipient_of(event: Event) -> str:
+    """The one member that may read a fact. Raises ValueError for a fact that is for everybody."""
+    match event:
+        case AwardGranted():
+            return event.factory_id
+        case HandoverAsked():
+            return event.receiver
+        case HandoverAnswered():
+            return event.home
+    raise ValueError(f"{type(event).__name__} is for everybody")
 
 
 async def tell(tx: Transaction, door: Door, stream: str, event: Event, *, recipient: str = "") -> Envelope:

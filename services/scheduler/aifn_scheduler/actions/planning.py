@@ -133,7 +133,7 @@ async def _place(
             JobPlaced(
                 project_id=wishes[one.job_id].project_id,
                 job_id=one.job_id,
-                revision=0,
+                revision=taken[one.job_id],
                 machine_id=one.machine_id,
                 partition_id=one.partition_id,
                 resource=one.resource,

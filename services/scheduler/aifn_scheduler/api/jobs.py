@@ -17,6 +17,7 @@ from aifn_events.vocabulary import (
 from fastapi import Query, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from aifn_scheduler.actions import handover as handover_actions
 from aifn_scheduler.actions import jobs as job_actions
 from aifn_scheduler.api.shapes import Body, Settings, Title, plain_in
 from aifn_scheduler.domain.admission import JobWish, Size, SizeKind, Stack
@@ -351,4 +352,4 @@ async def cancel_job(job_id: JobId, tx: Tx, who: Who, settings: Settings) -> Job
     """A job that waits is closed at once; one at its site is closed when the site says that it has stopped."""
     job = await job_store.get_job(tx, job_id)
     who.must("job.cancel", project=job.wish.project_id, factory=settings.factory)
-    return JobView.of(await job_actions.cancel_job(tx, job_id, by=who.subject))
+    return JobView.of(await handover_actions.cancel(tx, job_id, by=who.subject))

@@ -160,6 +160,13 @@ def cancel(life: Life, because: str, now: datetime) -> Life:
     return _close(asked, "cancelled", because, segments=0, now=now) if life.state == "queued" else asked
 
 
+def take_back(life: Life, now: datetime) -> Life:
+    """A job that was to go to another factory was cancelled before that one was bound."""
+    if life.state == "closed":
+        return life
+    return _close(life, "cancelled", life.cancel_reason, segments=0, now=now)
+
+
 def start(life: Life, machine_id: str, partition_id: str, segment: int, started_at: datetime) -> Life:
     """A site began to run the job, or a further segment of it. News that comes after the end only fills in the time.
 

@@ -58,7 +58,7 @@ UPDATE job SET state = 'placed', placed_at = $1, machine_id = new.machine_id, pa
 FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::int[], $8::bigint[], $9::text[])
      AS new (job_id, machine_id, partition_id, resource, nodes, slices, amount, explanation)
 WHERE job.job_id = new.job_id AND job.state = 'queued'
-RETURNING job.job_id"""
+RETURNING job.job_id, job.revision"""
 _EXPLAIN = """
 UPDATE job SET planned_start = new.planned_start, planned_on = new.planned_on, explanation = new.explanation::jsonb
 FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[])
@@ -230,10 +230,10 @@ async def list_holding(tx: Transaction) -> Sequence[Holding]:
     return [Holding(**row) for row in await tx.fetch(_HOLDING)]
 
 
-async def place_jobs(tx: Transaction, placements: Sequence[Placement], now: datetime) -> set[str]:
-    """Write placements; returns the jobs that still waited, the others were cancelled meanwhile."""
+async def place_jobs(tx: Transaction, placements: Sequence[Placement], now: datetime) -> dict[str, int]:
+    """Write placements; returns the jobs that still waited, with the revision: the others were cancelled meanwhile."""
     if not placements:
-        return set()
+        return {}
     rows = await tx.fetch(
         _PLACE,
         now,
@@ -246,7 +246,7 @@ async def place_jobs(tx: Transaction, placements: Sequence[Placement], now: date
         [one.amount for one in placements],
         [json.dumps(one.explanation) for one in placements],
     )
-    return {row["job_id"] for row in rows}
+    return {row["job_id"]: row["revision"] for row in rows}
 
 
 async def traces_of(tx: Transaction, job_ids: Collection[str]) -> dict[str, str]:
