@@ -16,7 +16,7 @@ from aifn_local.issuer import DevIssuer
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jwt
-from joserfc.jwk import OctKey, RSAKey
+from joserfc.jwk import KeySet, OctKey, RSAKey
 
 ISSUER = "http://issuer.test"
 
@@ -197,6 +197,7 @@ async def test_a_token_with_any_letter_changed_is_refused_or_says_the_same(place
 async def test_while_the_issuer_is_away_the_known_keys_serve(
     published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(oidc, "REMEMBERED_SECONDS", 0)
     known = validator(published)
     token = published.issuer.token("pi")
     await known.identify(token)
@@ -209,6 +210,34 @@ async def test_while_the_issuer_is_away_the_known_keys_serve(
         await known.identify(token)
     published.away = False
     assert (await known.identify(token)).subject
+
+
+async def test_a_good_token_is_looked_at_once_in_a_while_and_never_believed_beyond_its_end(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, looks = validator(published), 0
+    look = known._decode
+
+    def counted(token: str, keys: KeySet) -> jwt.Token:
+        nonlocal looks
+        looks += 1
+        return look(token, keys)
+
+    monkeypatch.setattr(known, "_decode", counted)
+    monkeypatch.setattr(oidc, "REMEMBERED_TOKENS", 2)
+    now = int(time.time())
+    token = published.issuer.token("pi", iat=now - 10, exp=now + 30)
+    for _ in range(3):
+        assert (await known.identify(token)).subject == "pi"
+    assert looks == 1
+    for _ in range(2):  # more tokens than are remembered
+        await known.identify(published.issuer.token("member"))
+    await known.identify(token)
+    assert looks == 4
+    monkeypatch.setattr(oidc, "LEEWAY_SECONDS", 0)
+    monkeypatch.setattr(time, "time", lambda: now + 91.0)
+    with pytest.raises(Unauthenticated, match="expired"):
+        await known.identify(token)
 
 
 async def test_a_service_that_has_never_reached_the_issuer_says_so_and_recovers(

@@ -45,6 +45,7 @@ def roles() -> Mapping[str, Mapping[Reach, frozenset[str]]]:
     return found
 
 
+@cache
 def all_permissions() -> frozenset[str]:
     """Every permission that some role gives."""
     return frozenset().union(*(names for reaches in roles().values() for names in reaches.values()))

@@ -1,0 +1,144 @@
+"""Balances over HTTP: 100,000 allocations, tokens of the development issuer, the service as it is deployed."""
+
+import contextlib
+import json
+import os
+import urllib.parse
+import urllib.request
+from datetime import UTC, datetime
+
+import uvloop
+from aifn_accounting.app import service
+from aifn_common.database import Database, connect, transaction
+from aifn_common.migrations import migrate
+from aifn_local.stack_state import StackState
+
+from benchmarks.accounting import load
+from benchmarks.accounting.programs import Program, api, burnt, issuer, server_pid
+from benchmarks.figures import Figure, compare
+
+ALLOCATIONS = int(os.environ.get("AIFN_BENCH_ALLOCATIONS", "100000"))
+REQUESTS = int(os.environ.get("AIFN_BENCH_REQUESTS", "20000"))
+PROJECTS = ALLOCATIONS // 2
+CONNECTIONS = 32
+PAGES = 200
+WANTED_RATE = 2_000
+WANTED_PAGE_MS = 50
+START = datetime(2026, 1, 1, tzinfo=UTC)
+END = datetime(2028, 1, 1, tzinfo=UTC)
+_RESOURCES = ("lumi/lumi-g/gpu-time", "lumi/lumi-c/node-time")
+
+_BOOKS = """
+INSERT INTO resource (id, machine_id, partition_id, unit, units_per_node, devices_per_node, gpus_per_node,
+    cores_per_node, nodes, factory_ids, revision)
+VALUES ('lumi/lumi-g/gpu-time', 'lumi', 'lumi-g', 'slice-second', 64, 8, 4, 64, 2978, '{lumi-aif}', 0),
+    ('lumi/lumi-c/node-time', 'lumi', 'lumi-c', 'slice-second', 128, NULL, NULL, 128, 2048, '{lumi-aif}', 0);
+INSERT INTO project (id, title, factory_id, created_by, created_at)
+SELECT 'q' || i, 'Project ' || i, 'lumi-aif', 'bench', '2026-01-01Z' FROM generate_series(0, {last}) i;
+INSERT INTO member_project (project_id, revision, title, factory_id, closed)
+SELECT id, 0, title, factory_id, false FROM project;
+INSERT INTO membership (project_id, subject, role) SELECT id, 'person-' || id, 'pi' FROM project;
+INSERT INTO account (owner, role, resource)
+SELECT 'alloc-' || i || '-' || k, role, (ARRAY['{gpu}', '{cpu}'])[k]
+FROM generate_series(0, {last}) i, generate_series(1, 2) k,
+    unnest(ARRAY['available', 'held', 'consumed', 'overrun']) role;
+INSERT INTO account (owner, role, resource) VALUES ('pool:union', 'union_pool', '{gpu}'),
+    ('pool:union', 'union_pool', '{cpu}');
+INSERT INTO allocation (id, project_id, resource, pool, starts_at, ends_at, reason, granted_by, granted_at, granted,
+    available, available_account, held_account, consumed_account, overrun_account)
+SELECT owner, 'q' || split_part(owner, '-', 2), resource, 'union', '2026-01-01Z', '2028-01-01Z', 'benchmark', 'bench',
+    '2026-01-01Z', 10 ^ 12, 10 ^ 12, max(id) FILTER (WHERE role = 'available'), max(id) FILTER (WHERE role = 'held'),
+    max(id) FILTER (WHERE role = 'consumed'), max(id) FILTER (WHERE role = 'overrun')
+FROM account WHERE owner LIKE 'alloc-%' GROUP BY owner, resource ORDER BY owner, resource;
+INSERT INTO ledger_transfer (allocation_number, kind, source, target, resource, amount, recorded_at)
+SELECT a.number, 'grant', p.id, a.available_account, a.resource, a.granted, a.granted_at
+FROM allocation a JOIN account p ON p.owner = 'pool:union' AND p.resource = a.resource
+"""
+
+
+def measure(state: StackState) -> list[Figure]:
+    """Requests a second of balances of single projects, and the time of a page of 100 allocations."""
+    url = uvloop.run(_prepare(state.postgres_url))
+    with issuer() as login:
+        environment = {
+            "AIFN_DATABASE_URL": url,
+            "AIFN_KAFKA": state.kafka_bootstrap,
+            "AIFN_OIDC_ISSUER": f"http://127.0.0.1:{login.port}",
+        }
+        figures = []
+        for processes in (1, 2):
+            figures += _of_processes(processes, environment, login, server_pid(state))
+    return figures
+
+
+def _of_processes(count: int, environment: dict[str, str], login: Program, postgres: int | None) -> list[Figure]:
+    with contextlib.ExitStack() as stack:
+        running = [stack.enter_context(api(number, environment)) for number in range(count)]
+        people = [f"person-q{number * 7919 % PROJECTS}" for number in range(min(1000, PROJECTS))]
+        tokens = {subject: token(login, "newcomer", subject) for subject in people}
+        asked = [_balances(one.port, tokens, number, count) for number, one in enumerate(running)]
+        ports = [one.port for one in running]
+        uvloop.run(load.ask_each(ports, [some[:500] for some in asked], connections=CONNECTIONS // count))
+        service_before = sum(one.seconds_of_cpu() for one in running)
+        server_before = burnt(postgres) if postgres else 0.0
+        taken = uvloop.run(load.ask_each(ports, asked, connections=CONNECTIONS // count))
+        cpu = (sum(one.seconds_of_cpu() for one in running) - service_before) / len(taken.waits) * 1e6
+        server = ((burnt(postgres) if postgres else 0.0) - server_before) / len(taken.waits) * 1e6
+        words = f"{count} process" + ("es" if count > 1 else "")
+        print(
+            f"reads, {words}: {taken.rate:,.0f} requests/s of balances, p50 {taken.at(50):.1f} ms,"
+            f" p99 {taken.at(99):.1f} ms; CPU for each: service {cpu:.0f} µs, PostgreSQL {server:.0f} µs"
+        )
+        figures = [
+            compare(f"balance GET, {words}", taken.rate, "requests/s", "what is wanted on 2 cores", WANTED_RATE),
+            compare(f"balance GET, {words}, p99", taken.at(99), "ms", "p50", taken.at(50)),
+        ]
+        if count == 1:
+            figures.append(_page(running[0].port, token(login, "auditor")))
+        return figures
+
+
+def _balances(port: int, tokens: dict[str, str], number: int, count: int) -> list[bytes]:
+    """Each person asks for their own project."""
+    people = list(tokens.items())[number::count]
+    asked = [
+        load.get(port, f"/v1/projects/{subject.removeprefix('person-')}/allocations", signed)
+        for subject, signed in people
+    ]
+    return (asked * (REQUESTS // count // len(asked) + 1))[: REQUESTS // count]
+
+
+def _page(port: int, signed: str) -> Figure:
+    """One page of 100 after another, from one connection: what the answer takes, the way over the loopback with it."""
+    asked = [load.get(port, "/v1/allocations?limit=100", signed)] * PAGES
+    taken = uvloop.run(load.ask(port, asked, connections=1))
+    print(f"reads: a page of 100 allocations p50 {taken.at(50):.1f} ms, p99 {taken.at(99):.1f} ms")
+    return compare("page of 100 allocations, p50", taken.at(50), "ms", "at most", WANTED_PAGE_MS)
+
+
+def token(login: Program, persona: str, subject: str | None = None) -> str:
+    """A token for somebody."""
+    words = {"persona": persona} | ({} if subject is None else {"subject": subject})
+    body = urllib.parse.urlencode(words).encode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{login.port}/token", data=body) as answer:
+        return str(json.load(answer)["access_token"])
+
+
+async def _prepare(postgres: str) -> str:
+    admin = await connect(postgres, connections=2)
+    await admin.execute("DROP DATABASE IF EXISTS bench_reads")
+    await admin.execute("CREATE DATABASE bench_reads")
+    await admin.close()
+    url = urllib.parse.urlunsplit(urllib.parse.urlsplit(postgres)._replace(path="/bench_reads"))
+    db: Database = await connect(url, connections=2)
+    try:
+        await migrate(db, *service.packages)
+        async with transaction(db) as tx:
+            words = _BOOKS.replace("{last}", str(PROJECTS - 1))
+            for name, resource in zip(("{gpu}", "{cpu}"), _RESOURCES, strict=True):
+                words = words.replace(name, resource)
+            await tx.execute(words, timeout=900)
+        await db.execute("VACUUM ANALYZE")
+    finally:
+        await db.close()
+    return url
