@@ -16,7 +16,7 @@ from aifn_events.cloudevents import MalformedEvent
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from aifn_common import outbox, telemetry
+from aifn_common import clock, event_log, outbox, telemetry
 from aifn_common.broker import connection_of, start_or_say_why
 from aifn_common.database import transaction
 from aifn_common.dead_letters import Record
@@ -217,10 +217,19 @@ class BatchReader:
         return rejected
 
     async def _only_aside(self, hopeless: Hopeless) -> None:
-        async with transaction(self._hearing.db) as tx:
-            await set_aside_in_batch(tx, self._one.group, hopeless)
+        if not hopeless:
+            return
+        with clock.held():
+            async with transaction(self._hearing.db) as tx:
+                await set_aside_in_batch(tx, self._one.group, hopeless)
+                if self._one.keeps_log:
+                    await event_log.keep(tx, [record for record, _ in hopeless], clock.now(), kind="set_aside")
 
     async def _in_one_transaction(self, events: list[tuple[Any, Record]], hopeless: Hopeless) -> int:
+        with clock.held():
+            return await self._at_one_moment(events, hopeless)
+
+    async def _at_one_moment(self, events: list[tuple[Any, Record]], hopeless: Hopeless) -> int:
         async with transaction(self._hearing.db) as tx:
             rejected: Sequence[Rejected] = ()
             if events:
@@ -230,6 +239,9 @@ class BatchReader:
                 record_of = {id(event): record for event, record in events}
                 refused = [(record_of[id(one.event)], one.refusal) for one in rejected]
             await set_aside_in_batch(tx, self._one.group, hopeless + refused)
+            if self._one.keeps_log:
+                heard = [record for _, record in events] + [record for record, _ in hopeless]
+                await event_log.keep(tx, heard, clock.now(), kind="heard" if events else "set_aside")
         return len(rejected)
 
 
