@@ -47,28 +47,42 @@ CREATE TABLE journal_seal (
 CREATE TRIGGER journal_seal_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON journal_seal
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- The bytes that are sealed: each row as text, in the order of the journal. Local names of people are left out. The first
--- seal has no lower bound, so that nothing can be put before it.
+-- The bytes that are sealed: a line for each row, in the order of the journal; a text that may hold anything stands with
+-- its length. Local names of people are left out. The first seal has no lower bound: nothing can be put before it.
 CREATE FUNCTION seal_digest(
     previous bytea, transfers_after bigint, transfers_until bigint, usage_after bigint, usage_until bigint
 ) RETURNS TABLE (covered bigint, digest bytea) LANGUAGE sql STABLE
 SET timezone TO 'UTC' SET datestyle TO 'ISO, YMD' AS $$
-WITH line AS (
-    SELECT 1 AS part, id AS place, 0::bigint AS beside,
-        ROW(id, allocation_number, kind, source, target, resource, amount, job_id, usage_number, recorded_at)::text AS words
-    FROM ledger_transfer WHERE id > coalesce(nullif($2, 0), -9223372036854775808) AND id <= $3
-    UNION ALL
-    SELECT 2, number, 0,
-        ROW(number, machine_id, local_job_id, submitted_at, segment, revision, job_id, project_id, partition_id, pseudonym,
-            kind, state, started_at, ended_at, nodes, amounts::text, recorded_at, allocation_number, charged, rate_card)::text
-    FROM usage_record WHERE number > coalesce(nullif($4, 0), -9223372036854775808) AND number <= $5
-    UNION ALL
-    SELECT 3, position, allocation_number, ROW(usage_number, allocation_number, amount, rate_card, position)::text
-    FROM further_charge WHERE position > coalesce(nullif($4, 0), -9223372036854775808) AND position <= $5
+WITH transfers AS (
+    SELECT count(*) AS covered, coalesce(string_agg(line, E'\n'), '') AS lines FROM (
+        SELECT concat(
+            id, '|', allocation_number, '|', kind, '|', source, '|', target, '|', resource, '|', amount, '|', job_id, '|',
+            usage_number, '|', recorded_at
+        ) AS line
+        FROM ledger_transfer WHERE id > coalesce(nullif($2, 0), -9223372036854775808) AND id <= $3 ORDER BY id
+    ) AS ordered
+), records AS (
+    SELECT count(*) AS covered, coalesce(string_agg(line, E'\n'), '') AS lines FROM (
+        SELECT concat(
+            number, '|', machine_id, '|', octet_length(local_job_id), '|', local_job_id, '|', submitted_at, '|', segment, '|',
+            revision, '|', job_id, '|', project_id, '|', partition_id, '|', pseudonym, '|', kind, '|', started_at, '|',
+            ended_at, '|', nodes, '|', amounts, '|', recorded_at, '|', allocation_number, '|', charged, '|', rate_card
+        ) AS line
+        FROM usage_record WHERE number > coalesce(nullif($4, 0), -9223372036854775808) AND number <= $5 ORDER BY number
+    ) AS ordered
+), charges AS (
+    SELECT count(*) AS covered, coalesce(string_agg(line, E'\n'), '') AS lines FROM (
+        SELECT concat(usage_number, '|', allocation_number, '|', amount, '|', rate_card, '|', position) AS line
+        FROM further_charge WHERE position > coalesce(nullif($4, 0), -9223372036854775808) AND position <= $5
+        ORDER BY position, allocation_number, usage_number
+    ) AS ordered
 )
-SELECT count(*), sha256(previous || convert_to(
-    format('%s %s %s %s', $2, $3, $4, $5) || coalesce(string_agg(words, E'\n' ORDER BY part, place, beside), ''), 'UTF8'))
-FROM line
+SELECT transfers.covered + records.covered + charges.covered, sha256(
+    previous || convert_to(concat($2, ' ', $3, ' ', $4, ' ', $5, ' ', transfers.covered, ' ', records.covered), 'UTF8')
+    || sha256(convert_to(transfers.lines, 'UTF8')) || sha256(convert_to(records.lines, 'UTF8'))
+    || sha256(convert_to(charges.lines, 'UTF8'))
+)
+FROM transfers, records, charges
 $$;
 
 -- A transaction has its number before it takes an id for a transfer. So whoever sees that all transactions before some
