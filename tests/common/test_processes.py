@@ -101,6 +101,35 @@ async def _has_effect(db: Database, name: str) -> bool:
     return name in await effects(db)
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+async def test_who_comes_back_under_the_same_name_takes_over_at_once_and_nobody_waits_for_the_session_to_expire(
+    kafka: str, url: str, victim_db: Database, tmp_path: Path, how: signal.Signals
+) -> None:
+    # A session is longer than any wait of this test: what waited for its end would not be seen to end.
+    patient = {"AIFN_KAFKA_SESSION_SECONDS": "300", "AIFN_KAFKA_HEARTBEAT_SECONDS": "1"}
+    async with children(
+        tmp_path, AIFN_DATABASE_URL=url, AIFN_KAFKA=kafka, VICTIM_NAME=f"victim-named-{how.name.lower()}", **patient
+    ) as nursery:
+        # As in a StatefulSet: two pods, of which one is replaced, the old process first.
+        await nursery.start(AIFN_INSTANCE="victim-1").ready()
+        old = await nursery.start(AIFN_INSTANCE="victim-0", AIFN_HANDLER_SECONDS="0.2").ready()
+        before = [f"before-{number}" for number in range(12)]
+        await send(kafka, *(placed(name, project_id=name) for name in before), *(used(name, 1) for name in before))
+        await until(lambda: _some_effects(victim_db), seconds=40)
+        old.process.send_signal(how)
+        assert await old.end() == (0 if how is signal.SIGTERM else -signal.SIGKILL), old.tail()
+        await nursery.start(AIFN_INSTANCE="victim-0").ready()
+        after = [f"after-{number}" for number in range(12)]
+        await send(kafka, *(placed(name, project_id=name) for name in after), *(used(name, 1) for name in after))
+        await until(lambda: has_effects(victim_db, before + after), seconds=60)
+        await until(lambda: _total_is(victim_db, 24), seconds=60)
+        await everything_was_said_once(kafka, victim_db, before + after, before + after)
+
+
+async def _some_effects(db: Database) -> bool:
+    return await effects(db) != []
+
+
 async def test_a_worker_told_to_stop_finishes_its_handler_commits_and_ends_with_status_0(
     kafka: str, url: str, victim_db: Database, tmp_path: Path
 ) -> None:

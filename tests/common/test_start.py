@@ -3,6 +3,8 @@
 import asyncio
 import signal
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,6 +20,7 @@ from pydantic import Field, SecretStr
 from tests.support import victim
 from tests.support.backends import Backends
 from tests.support.children import children
+from tests.support.full_disk import without_room
 from tests.support.http import asking
 from tests.support.settings import settings
 from tests.support.victim import VictimSettings, effects, make_victim
@@ -222,31 +225,49 @@ async def test_a_broken_migration_changes_nothing_and_the_version_before_goes_on
 
 # --- A disk that is full ---------------------------------------------------------------------------------------------
 
-# What PostgreSQL says when a table cannot grow. A real full disk needs a file system of its own, which only an
-# administrator can make; the client sees the same code either way.
+# What PostgreSQL says when a table cannot grow, for where no small file system can be made.
 _FULL = """
 CREATE FUNCTION disk_is_full() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RAISE EXCEPTION 'could not extend file "base/1/2": No space left on device' USING ERRCODE = 'disk_full'; END $$;
 CREATE TRIGGER full_disk BEFORE INSERT ON effect FOR EACH STATEMENT EXECUTE FUNCTION disk_is_full()"""
 
 
+@asynccontextmanager
+async def _disk_full(kind: str, backends: Backends, db: Database) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """The table of effects cannot grow until what is given is called."""
+
+    async def drop() -> None:
+        await db.execute("DROP TRIGGER full_disk ON effect")
+
+    if kind == "as the server words it":
+        await db.execute(_FULL)
+        yield drop
+        return
+    async with without_room(backends, db, "effect") as filler:
+
+        async def make_room() -> None:
+            filler.unlink()
+
+        yield make_room
+
+
+@pytest.mark.parametrize("kind", ["a real one", "as the server words it"])
 async def test_a_full_disk_makes_a_worker_wait_unready_and_lose_nothing_and_an_api_say_try_again(
-    url: str, victim_db: Database, kafka: str
+    url: str, victim_db: Database, kafka: str, backends: Backends, kind: str
 ) -> None:
-    await victim_db.execute(_FULL)
-    service = make_victim(name="scheduler")
-    async with asking(service, victim_db, told(url)) as asker:
-        asker.as_("applicant", entitlements=["pi:project:aif-2026-0117"])
-        answer = await asker.post("/v1/jobs", json={"job_id": "from-a-person"})
-        assert (answer.status_code, answer.json()["code"]) == (503, "try_again")
-    async with Worker(make_victim(), told(url, kafka=kafka)) as worker:
-        async with transaction(victim_db) as tx:
-            await announce(tx, JobPlaced.example(job_id="from-an-event"))
-        await until(lambda: any("No space left on device" in one for one in problems(worker)), seconds=40)
-        assert await victim_db.fetchval("SELECT count(*) FROM dead_letter") == 0
-        await victim_db.execute("DROP TRIGGER full_disk ON effect")
-        await until(lambda: _has(victim_db, "from-an-event"), seconds=40)
-        await until(lambda: problems(worker) == [], seconds=40)
+    async with _disk_full(kind, backends, victim_db) as make_room:
+        async with asking(make_victim(name="scheduler"), victim_db, told(url)) as asker:
+            asker.as_("applicant", entitlements=["pi:project:aif-2026-0117"])
+            answer = await asker.post("/v1/jobs", json={"job_id": "from-a-person"})
+            assert (answer.status_code, answer.json()["code"]) == (503, "try_again")
+        async with Worker(make_victim(), told(url, kafka=kafka)) as worker:
+            async with transaction(victim_db) as tx:
+                await announce(tx, JobPlaced.example(job_id="from-an-event"))
+            await until(lambda: any("No space left on device" in one for one in problems(worker)), seconds=40)
+            assert await victim_db.fetchval("SELECT count(*) FROM dead_letter") == 0
+            await make_room()
+            await until(lambda: _has(victim_db, "from-an-event"), seconds=40)
+            await until(lambda: problems(worker) == [], seconds=40)
 
 
 def problems(worker: Worker) -> list[str]:

@@ -163,7 +163,7 @@ async def migrate_service(service: Service, settings: ServiceSettings, *, patien
     Args:
         patience_seconds: how long to wait for the database, and then for the broker.
     """
-    db = await _connect_for_a_while(settings, patience_seconds)
+    db = await connect_for_a_while(settings, patience_seconds)
     try:
         await prepare(service, settings, db)
         await prepare_topics(settings, patience_seconds=patience_seconds)
@@ -179,7 +179,8 @@ async def migrate_service(service: Service, settings: ServiceSettings, *, patien
         await close(db)
 
 
-async def _connect_for_a_while(settings: ServiceSettings, patience_seconds: float) -> Database:
+async def connect_for_a_while(settings: ServiceSettings, patience_seconds: float) -> Database:
+    """A pool on a database that may not answer yet. Raises CannotStart, if it does not within `patience_seconds`."""
     fault: Exception = TimeoutError("it does not answer")
     try:
         async with asyncio.timeout(patience_seconds):
