@@ -2,9 +2,10 @@
 
     violations = await check({"lumi-aif": Place(dsn, kafka), ...}, canaries=["mari.meikalainen"])
 
-Checked: I4 (every place once), I5 (replicas equal their owner's state), I6 (no gap that is not alarmed), I7 (everything
-believed was signed by its owner, byte for byte), I8 (what was committed was published, and nothing else), I9 (every
-chain hashes from its first envelope), I10 (no canary identity on any federation topic or in any envelope).
+Checked: I3 (a hand-over has one end, in time, the same on both sides), I4 (every place once), I5 (replicas equal their
+owner's state), I6 (no gap that is not alarmed), I7 (everything believed was signed by its owner, byte for byte), I8
+(what was committed was published, and nothing else), I9 (every chain hashes from its first envelope), I10 (no canary
+identity on any federation topic or in any envelope).
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -24,14 +26,20 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 ZERO = bytes(32)
+GRACE = timedelta(minutes=10)
+HANDOVERS = """
+SELECT h.handover_id, h.side, h.job_id, h.home_steps, h.receiver_steps, h.reason, h.used, h.end_by, h.ended_at,
+    j.state, j.dispatched_at
+FROM handover AS h JOIN job AS j ON j.job_id = h.job_id"""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a member keeps what is checked. Without a broker only the tables are."""
+    """Where a member keeps what is checked. Without a broker only the tables are; `scheduler` is that database."""
 
     dsn: str
     kafka: str = ""
+    scheduler: str = ""
 
 
 @dataclass
@@ -60,7 +68,43 @@ async def check(places: Mapping[str, Place], *, canaries: Sequence[str] = ()) ->
         for origin, owner in seen.items():
             if origin != member:
                 found += _agree(member, one, origin, owner)
-    return found
+    schedulers = {member: place.scheduler for member, place in places.items() if place.scheduler}
+    handovers = {member: await _rows(dsn, HANDOVERS) for member, dsn in schedulers.items()}
+    return found + one_end(handovers, datetime.now(UTC))
+
+
+async def _rows(dsn: str, query: str) -> list[Any]:
+    db = await asyncpg.connect(dsn)
+    try:
+        return list(await db.fetch(query))
+    finally:
+        await db.close()
+
+
+def one_end(handovers: Mapping[str, Sequence[Any]], now: datetime) -> list[str]:
+    """I3: what is wrong with the hand-overs of these members' schedulers, whose rows are those of `HANDOVERS`."""
+    found: list[str] = []
+    by_id: dict[str, dict[str, Any]] = defaultdict(dict)
+    finished: dict[tuple[str, str], int] = defaultdict(int)
+    for member, rows in handovers.items():
+        for row in rows:
+            name = f"I3 {member} {row['handover_id']}"
+            by_id[row["handover_id"]][row["side"]] = row
+            ran = "finished" in row["receiver_steps"] and "confirmed" in row["home_steps"]
+            finished[member, row["job_id"]] += ran
+            if ran and row["reason"] is not None:
+                found.append(f"{name}: finished and {row['reason']}")
+            if row["ended_at"] is None and now > row["end_by"] + GRACE:
+                found.append(f"{name}: no end after {row['end_by']}")
+            if row["side"] == "receiver" and row["reason"] is not None and row["dispatched_at"] is not None:
+                found.append(f"{name}: its home had taken it back, and it was sent to its site")
+            if row["ended_at"] is not None and row["side"] == "home" and ran and row["state"] != "closed":
+                found.append(f"{name}: finished, and its job is {row['state']}")
+    for handover_id, sides in by_id.items():
+        ends = {(row["reason"], row["used"]) for row in sides.values() if row["ended_at"] is not None}
+        if len(ends) > 1:
+            found.append(f"I3 {handover_id}: two ends {sorted(map(str, ends))}")
+    return found + [f"I3 {member} {job}: ran {count} times" for (member, job), count in finished.items() if count > 1]
 
 
 async def _read(place: Place) -> Seen:

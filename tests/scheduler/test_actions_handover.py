@@ -23,6 +23,7 @@ from aifn_scheduler.store import handover as store
 from aifn_scheduler.store import placement as jobs_store
 from aifn_scheduler.store.handover import Kept
 
+from tests.federation.checker import HANDOVERS, one_end
 from tests.scheduler.make import (
     AHEAD,
     BOOSTER,
@@ -304,6 +305,26 @@ async def test_the_database_itself_keeps_the_end_of_a_handover(home: Side, recei
         await handover.sweep(tx)
     with pytest.raises(asyncpg.CheckViolationError):
         await home.db.execute("UPDATE handover SET home_steps = '{requested,confirmed}', reason = NULL")
+
+
+async def test_the_checker_is_content_with_what_happened_and_finds_what_did_not(home: Side, receiver: Side) -> None:
+    await accepted(home, receiver)
+    async with transaction(home.db) as tx:
+        await tx.execute("UPDATE handover SET answer_by = now() - interval '1 second'")
+        await handover.sweep(tx)
+    await receiver.hear(HOME, *await home.said(HandoverAsked))
+    rows = {side.factory: [dict(row) for row in await side.db.fetch(HANDOVERS)] for side in (home, receiver)}
+    late = datetime.now(UTC) + timedelta(days=365)
+    assert one_end(rows, late) == []
+    (ours,), (theirs,) = rows[HOME], rows[RECEIVER]
+    for wrong, row in (
+        ({"reason": "cancelled"}, ours),
+        ({"ended_at": None}, theirs),
+        ({"dispatched_at": NOW}, theirs),
+        ({"home_steps": ["requested", "confirmed"], "receiver_steps": ["accepted", "finished"]}, ours),
+    ):
+        broken = {HOME: [ours], RECEIVER: [theirs]} | {RECEIVER if row is theirs else HOME: [row | wrong]}
+        assert one_end(broken, late) != [], wrong
 
 
 async def test_no_more_is_asked_for_than_the_other_factory_has_free(home: Side) -> None:

@@ -13,6 +13,7 @@ import httpx
 
 from aifn_local import processes
 from aifn_local.federation.gates import View, disagreements, look, look_everywhere, until
+from aifn_local.federation.handing import Handing
 from aifn_local.federation.instance import MemberInstance
 from aifn_local.federation.start import Federation
 from aifn_local.federation.tamper import alter_newest
@@ -39,7 +40,7 @@ class Outcome:
 
 
 class Demo:
-    """One run on a federation that is up. `home` seeks, `owner` has the data, `third` looks on."""
+    """One run on a federation that is up. `home` seeks, `owner` has the data, `third` has room."""
 
     def __init__(self, federation: Federation, home: str, owner: str, third: str, say: Say) -> None:
         self._federation = federation
@@ -53,6 +54,7 @@ class Demo:
         async with self._http:
             await self._everyone_is_known()
             await self._discover()
+            await self._hand_over()
             await self._relay_stops()
             await self._member_is_cut_off()
             await self._relay_tampers()
@@ -92,6 +94,12 @@ class Demo:
         self._check(
             f"{home} sees what {owner} and {third} have in service", bool(machines), f"after {took_machines:.1f} s"
         )
+
+    async def _hand_over(self) -> None:
+        home, third = self._home.member.id, self._third.member.id
+        self._say(f"{home} is full: a job goes to {third}, under an agreement of both")
+        for one in await Handing(self._http, self._home, self._third, patience=PATIENCE_SECONDS).play():
+            self._check(one.statement, one.holds, one.numbers)
 
     async def _relay_stops(self) -> None:
         transport = self._federation.transport
