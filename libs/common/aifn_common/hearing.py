@@ -19,7 +19,7 @@ from aifn_common.settings import ServiceSettings
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_SECONDS = 2.0
-"""Between looks at a database that is away: what it takes to notice that it is back is added to how long it was gone."""
+"""Between looks at a database that is away: the time to notice that it is back is added to how long it was gone."""
 COMMIT_SECONDS = 0.25
 
 
