@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -13,13 +14,13 @@ from aifn_accounting.actions import rates
 from aifn_accounting.app import service
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.subscribers import hears
-from aifn_common import clock, event_log, kafka
+from aifn_common import clock, kafka
+from aifn_common.batches import BatchReader, read_events
 from aifn_common.clock import SimulatedClock
 from aifn_common.database import Database, transaction
 from aifn_common.event_log import Message
 from aifn_common.hearing import Hearing
 from aifn_events.base import Event
-from aifn_events.cloudevents import MalformedEvent
 from aifn_events.registry import MachineDescribed
 
 from tests.accounting.make import GPU, START, award, closed, hours, placed, used
@@ -66,22 +67,26 @@ class Wire:
 
     async def hear_usage(self, records: Sequence[Message], *, dies: bool = False) -> None:
         """Handle one batch of usage; one that `dies` does so before it is committed."""
-        readable, hopeless = [], []
-        for record in records:
-            try:
-                readable.append((self._usage.read(record), record))
-            except MalformedEvent as wrong:
-                hopeless.append((record, wrong))
-        with clock.held():
-            async with self._db.acquire() as tx:
-                one = tx.transaction()
-                await one.start()
-                await self._usage.handler([event for event, _ in readable], tx, settings=self._settings)
-                await kafka.set_aside_in_batch(tx, self._usage.group, hopeless)
-                await event_log.keep(
-                    tx, [*(record for _, record in readable), *(record for record, _ in hopeless)], clock.now()
-                )
-                await (one.rollback() if dies else one.commit())
+        reader = BatchReader(
+            replace(self._usage, handler=_dying(self._usage.handler)) if dies else self._usage, self._hearing
+        )
+        try:
+            await reader._in_one_transaction(*read_events(self._usage.read, records))
+        except Crash:
+            return
+        assert not dies
+
+
+class Crash(BaseException):
+    """The process has ended."""
+
+
+def _dying(handler: Any) -> Any:
+    async def until_the_end(events: Any, tx: Any, settings: AccountingSettings) -> None:
+        await handler(events, tx, settings=settings)
+        raise Crash
+
+    return until_the_end
 
 
 async def live(db: Database, settings: AccountingSettings, seed: int) -> None:

@@ -10,7 +10,7 @@ from aifn_common.errors import Refusal
 from aifn_common.migrations import migrate
 
 from aifn_accounting.app import service
-from aifn_accounting.rebuild.replay import Diverged, Replay
+from aifn_accounting.rebuild.repeat import Diverged, Repeater
 from aifn_accounting.rebuild.shuffled import Shuffled
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import books as store
@@ -86,11 +86,11 @@ async def _in_order(
     settings: AccountingSettings, source: Transaction, target: Database, refused: set[int], say: Say
 ) -> bool:
     await migrate(target, *service.packages)
-    replay = Replay(target, settings, source)
+    repeater = Repeater(target, settings, source)
     entries = messages = 0
     try:
         async for entry in event_log.read(source):
-            refused.update(await replay.carry_out(entry))
+            refused.update(await repeater.carry_out(entry))
             entries += 1
             messages += len(entry.messages)
     except (Diverged, Refusal) as wrong:
@@ -109,7 +109,7 @@ async def _shuffled(
     settings: AccountingSettings, source: Transaction, target: Database, refused: set[int], seed: int, say: Say
 ) -> bool:
     await migrate(target, *service.packages)
-    shuffled = Shuffled(Replay(target, settings, source), refused, seed)
+    shuffled = Shuffled(Repeater(target, settings, source), refused, seed)
     try:
         async for entry in event_log.read(source):
             await shuffled.take(entry)

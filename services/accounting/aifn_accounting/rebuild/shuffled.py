@@ -11,7 +11,7 @@ from aifn_common import clock, event_log
 from aifn_common.event_log import Entry, Message
 from aifn_events.placement import JobClosed
 
-from aifn_accounting.rebuild.replay import USAGE, Replay
+from aifn_accounting.rebuild.repeat import USAGE, Repeater
 
 MOST_AT_ONCE = 50_000
 """Messages that are shuffled together at most: they are in memory."""
@@ -27,8 +27,8 @@ class Shuffled:
             contradict one another, the first counts.
     """
 
-    def __init__(self, replay: Replay, refused: set[int], seed: int) -> None:
-        self._replay = replay
+    def __init__(self, repeater: Repeater, refused: set[int], seed: int) -> None:
+        self._repeater = repeater
         self._refused = refused
         self._chance = Random(seed)  # noqa: S311 - to be repeated, not to be secret
         self._waiting: list[Message | Entry] = []
@@ -51,7 +51,7 @@ class Shuffled:
             self._settles = True
         elif entry.order is None or entry.order.name != "watch-usage":
             await self.flush()
-            await self._replay.carry_out(entry)
+            await self._repeater.carry_out(entry)
         if len(self._waiting) >= MOST_AT_ONCE:
             await self.flush()
 
@@ -67,7 +67,7 @@ class Shuffled:
             if isinstance(one, Entry):
                 await self._charge(batch)
                 batch = []
-                await self._replay.carry_out(one)
+                await self._repeater.carry_out(one)
                 continue
             batch.append(one)
             if len(batch) >= size:
@@ -76,7 +76,7 @@ class Shuffled:
         await self._charge(batch)
         if self._settles:
             with event_log.repeating():
-                await self._replay.settle()
+                await self._repeater.settle()
         self.messages += count
         self.copies += len(copies)
         self.stretches += count > 1
@@ -85,4 +85,4 @@ class Shuffled:
     async def _charge(self, batch: list[Message]) -> None:
         if batch:
             with event_log.repeating(), clock.held(clock.Moment(self._latest)):
-                await self._replay.charge(batch)
+                await self._repeater.charge(batch)

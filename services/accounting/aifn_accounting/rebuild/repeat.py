@@ -46,7 +46,7 @@ class _Remembered:
         return self.identity
 
 
-class Replay:
+class Repeater:
     """Carries out entries on an empty database with accounting's tables.
 
     Args:
