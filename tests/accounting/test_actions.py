@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import asyncpg
 import pytest
@@ -387,7 +387,7 @@ async def test_a_gap_in_the_rate_cards_is_what_is_raised_and_nothing_is_kept(
 ) -> None:
     add_records = usage_store.add_records
 
-    async def add_slowly(tx: Transaction, rows: Sequence[tuple[object, ...]]) -> None:
+    async def add_slowly(tx: Transaction, rows: Iterable[bytes]) -> None:
         await tx.execute("SELECT pg_sleep(0.2)")
         await add_records(tx, rows)
 
