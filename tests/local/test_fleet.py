@@ -18,7 +18,7 @@ from aifn_common.settings import ServiceSettings
 from aifn_local import processes
 from aifn_local.errors import StackError
 from aifn_local.factory import API_SERVICES, Factory, Site, service_of
-from aifn_local.fleet import Fleet, Program
+from aifn_local.fleet import ROOMS, Fleet, Program
 
 from tests.support.waiting import until
 
@@ -203,3 +203,11 @@ def test_a_setting_that_makes_no_sense_is_named_too() -> None:
     assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr.count("\n") == 1
     assert "AIFN_SIMULATED_NODES is wrong" in done.stderr
+
+
+def test_a_worker_imports_none_of_what_only_answers_people() -> None:
+    # Routes and their framework take as long to import as all the rest together.
+    said = "import sys, importlib\n" + "".join(f"importlib.import_module('aifn_{room}.app')\n" for room in ROOMS)
+    said += "print([name for name in ('fastapi', 'joserfc', 'aifn_common.web') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
