@@ -26,6 +26,8 @@ _LEAD = 0x61_69_66_6F
 BROKER = "kafka"
 CANCEL_SECONDS = 3
 HOUSEKEEPING_SECONDS = 3600
+# A machine that loses its power says no goodbye: without these its lock is held for hours, and nobody else may lead.
+_LEADING_SESSION = {"tcp_keepalives_idle": "4", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 MEASURE_SECONDS = 5
 
 
@@ -122,7 +124,8 @@ class Worker:
             await asyncio.sleep(0.5)
 
     async def _lead_while_connected(self, hearing: Hearing, db: Database) -> None:
-        connection = await asyncpg.connect(self._settings.database_url.get_secret_value(), timeout=10)
+        url = self._settings.database_url.get_secret_value()
+        connection = await asyncpg.connect(url, timeout=10, server_settings=_LEADING_SESSION)
         try:
             while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LEAD):  # noqa: ASYNC110
                 await asyncio.sleep(1)
