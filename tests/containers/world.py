@@ -66,7 +66,7 @@ def postgres_image() -> str:
 
 def needed_images() -> list[str]:
     """Every image these tests start."""
-    return [*(image_of(name) for name in SERVICES), kafka_image(), postgres_image()]
+    return [*(image_of(name) for name in (*SERVICES, "fedgate")), kafka_image(), postgres_image()]
 
 
 @dataclass
