@@ -137,6 +137,7 @@ async def _make_shares(ask: Asker, db: Database, settings: AccountingSettings, w
     }  # fmt: skip
     await _said(await ask.post("/v1/caps", json=small | YEAR))
     await wire.hear(award("p2", 7000), award("p2", 7000), award("p4", 9 * 100 * NODE_HOUR))
+    assert await db.fetchval("SELECT count(*) FROM event_log WHERE kind = 'set_aside'") == 1
 
 
 async def _october(ask: Asker, db: Database, settings: AccountingSettings, wire: Wire, chance: Random) -> None:
