@@ -19,7 +19,6 @@ from benchmarks.figures import Figure, compare
 
 ALLOCATIONS = int(os.environ.get("AIFN_BENCH_ALLOCATIONS", "100000"))
 REQUESTS = int(os.environ.get("AIFN_BENCH_REQUESTS", "20000"))
-PROJECTS = ALLOCATIONS // 2
 CONNECTIONS = 32
 PAGES = 200
 WANTED_RATE = 2_000
@@ -58,7 +57,7 @@ FROM allocation a JOIN account p ON p.owner = 'pool:union' AND p.resource = a.re
 
 def measure(state: StackState) -> list[Figure]:
     """Requests a second of balances of single projects, and the time of a page of 100 allocations."""
-    url = uvloop.run(_prepare(state.postgres_url))
+    url = uvloop.run(prepare(state.postgres_url, ALLOCATIONS))
     with issuer() as login:
         environment = {
             "AIFN_DATABASE_URL": url,
@@ -74,9 +73,12 @@ def measure(state: StackState) -> list[Figure]:
 def _of_processes(count: int, environment: dict[str, str], login: Program, postgres: int | None) -> list[Figure]:
     with contextlib.ExitStack() as stack:
         running = [stack.enter_context(api(number, environment)) for number in range(count)]
-        people = [f"person-q{number * 7919 % PROJECTS}" for number in range(min(1000, PROJECTS))]
+        projects = ALLOCATIONS // 2
+        people = [f"person-q{number * 7919 % projects}" for number in range(min(1000, projects))]
         tokens = {subject: token(login, "newcomer", subject) for subject in people}
-        asked = [_balances(one.port, tokens, number, count) for number, one in enumerate(running)]
+        asked = [
+            _share(balances(one.port, tokens)[number::count], REQUESTS // count) for number, one in enumerate(running)
+        ]
         ports = [one.port for one in running]
         uvloop.run(load.ask_each(ports, [some[:500] for some in asked], connections=CONNECTIONS // count))
         service_before = sum(one.seconds_of_cpu() for one in running)
@@ -98,14 +100,16 @@ def _of_processes(count: int, environment: dict[str, str], login: Program, postg
         return figures
 
 
-def _balances(port: int, tokens: dict[str, str], number: int, count: int) -> list[bytes]:
+def balances(port: int, tokens: dict[str, str]) -> list[bytes]:
     """Each person asks for their own project."""
-    people = list(tokens.items())[number::count]
-    asked = [
+    return [
         load.get(port, f"/v1/projects/{subject.removeprefix('person-')}/allocations", signed)
-        for subject, signed in people
+        for subject, signed in tokens.items()
     ]
-    return (asked * (REQUESTS // count // len(asked) + 1))[: REQUESTS // count]
+
+
+def _share(asked: list[bytes], count: int) -> list[bytes]:
+    return (asked * (count // len(asked) + 1))[:count]
 
 
 def _page(port: int, signed: str) -> Figure:
@@ -124,7 +128,8 @@ def token(login: Program, persona: str, subject: str | None = None) -> str:
         return str(json.load(answer)["access_token"])
 
 
-async def _prepare(postgres: str) -> str:
+async def prepare(postgres: str, allocations: int) -> str:
+    """A database with so many allocations, two in each project; returns its address."""
     admin = await connect(postgres, connections=2)
     await admin.execute("DROP DATABASE IF EXISTS bench_reads")
     await admin.execute("CREATE DATABASE bench_reads")
@@ -134,7 +139,7 @@ async def _prepare(postgres: str) -> str:
     try:
         await migrate(db, *service.packages)
         async with transaction(db) as tx:
-            words = _BOOKS.replace("{last}", str(PROJECTS - 1))
+            words = _BOOKS.replace("{last}", str(allocations // 2 - 1))
             for name, resource in zip(("{gpu}", "{cpu}"), _RESOURCES, strict=True):
                 words = words.replace(name, resource)
             await tx.execute(words, timeout=900)

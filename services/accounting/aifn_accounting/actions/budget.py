@@ -32,8 +32,8 @@ async def hold_budget(tx: Transaction, event: JobPlaced) -> None:
             return
     old = [] if budget is None or budget.allocation_number is None else [budget.allocation_number]
     allocations = await store.lock_allocations(tx, projects=[event.project_id], resource=event.resource, also=old)
-    before = (await store.get_holds(tx, [event.job_id])).get(event.job_id)
-    drawn = (await store.drawn_by_jobs(tx, [event.job_id])).get(event.job_id, {})
+    before = (await store.get_holds(tx, [event.job_id])).get(event.job_id) if old else None
+    drawn = (await store.drawn_if_used(tx, [event.job_id])).get(event.job_id, {})
     book = Book({one.number: one.balance for one in allocations})
     given_back = book.release(before) if before is not None and not before.released else 0
     hold: Hold | None = None

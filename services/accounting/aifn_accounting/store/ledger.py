@@ -313,13 +313,18 @@ async def get_budget(tx: Transaction, job_id: JobId) -> Budget | None:
 async def get_holds(tx: Transaction, job_ids: Sequence[JobId]) -> dict[JobId, Hold]:
     """The holds of jobs, by job, released ones too."""
     holds = {row[0]: Hold(*row) for row in await tx.fetch(_HOLDS, job_ids)}
-    # Nearly all jobs of a batch are heard of for the first time, and the sums cost more than the question.
-    used = [row[0] for row in await tx.fetch(_USED_ALREADY, job_ids)]
-    for job_id, drawn in (await drawn_by_jobs(tx, used)).items():
+    for job_id, drawn in (await drawn_if_used(tx, job_ids)).items():
         hold = holds.get(job_id)
         if hold is not None:
             hold.drawn = drawn.get(hold.allocation, 0)
     return holds
+
+
+async def drawn_if_used(tx: Transaction, job_ids: Sequence[JobId]) -> dict[JobId, dict[int, int]]:
+    """As `drawn_by_jobs`, for jobs that are nearly all heard of for the first time: the sums cost more than to ask
+    which of them are not.
+    """
+    return await drawn_by_jobs(tx, [row[0] for row in await tx.fetch(_USED_ALREADY, job_ids)])
 
 
 async def drawn_by_jobs(tx: Transaction, job_ids: Sequence[JobId]) -> dict[JobId, dict[int, int]]:
