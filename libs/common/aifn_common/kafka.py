@@ -153,6 +153,8 @@ def patience_of(settings: ServiceSettings) -> dict[str, Any]:
         "session_timeout_ms": round(settings.kafka_session_seconds * 1000),
         "heartbeat_interval_ms": round(settings.kafka_heartbeat_seconds * 1000),
         "max_poll_interval_ms": 600_000,
+        # While a question about some partitions is open, news of the others waits: no longer than this.
+        "fetch_max_wait_ms": round(settings.kafka_wait_seconds * 1000),
     }
 
 

@@ -110,6 +110,9 @@ class ServiceSettings(BaseSettings):
     kafka_heartbeat_seconds: float = Field(
         default=2, ge=0.1, le=100, description="how often a consumer says that it lives", examples=["2"]
     )
+    kafka_wait_seconds: float = Field(
+        default=0.5, ge=0.01, le=10, description="how long a broker may keep a question for news open", examples=["0.5"]
+    )
     topic_replicas: int = Field(
         default=1,
         ge=0,

@@ -63,6 +63,7 @@ async def _hear(db: Database, door: Door) -> None:
         metadata_max_age_ms=3_000,
         session_timeout_ms=10_000,
         max_poll_interval_ms=600_000,
+        fetch_max_wait_ms=round(door.settings.kafka_wait_seconds * 1000),
     )
     consumer.subscribe(pattern=pattern.pattern)
     await consumer.start()

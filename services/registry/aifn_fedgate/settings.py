@@ -13,6 +13,13 @@ class FedgateSettings(ServiceSettings):
         description="bootstrap servers; empty is a member without a broker",
         examples=["kafka:9092"],
     )
+    kafka_wait_seconds: float = Field(
+        default=0.05,
+        ge=0.01,
+        le=10,
+        description="how long a broker may keep a question for news open",
+        examples=["0.5"],
+    )
     fed_key: str = Field(description="file with the online keys", examples=["/run/secrets/online.key.json"])
     fed_directory: str = Field(
         description="folder with root.<n>.json and directory.json", examples=["/etc/aifn/federation"]

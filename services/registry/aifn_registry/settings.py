@@ -16,6 +16,10 @@ class RegistrySettings(ServiceSettings):
         default=60, ge=0, le=3_600, description="how far a reporter's clock may be ahead of ours", examples=["60"]
     )
 
+    kafka_wait_seconds: float = Field(
+        default=0.1, ge=0.01, le=10, description="how long a broker may keep a question for news open", examples=["0.5"]
+    )
+
     @property
     def capacity_fresh(self) -> timedelta:
         """How old an observation may be to count as fresh, by the clock of this process."""
