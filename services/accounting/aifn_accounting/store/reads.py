@@ -383,7 +383,7 @@ def _site_day(row: Row) -> SiteDay:
 async def verify(tx: Transaction) -> list[Check]:
     """Look whether the ledger holds, all at one moment, and whether the journal is as it was sealed."""
     rows = await tx.fetch(_CHECKS)
-    return [
+    checks = [
         Check(row["name"], row["resource"], int(row["expected"]), int(row["found"]), row["differing"]) for row in rows
     ]
     return [*checks, _chained(await journal.check(tx))]
