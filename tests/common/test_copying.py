@@ -7,12 +7,12 @@ from typing import Any
 
 import asyncpg
 import pytest
-from aifn_common.copying import NULL, bigint, copied_row, copy_rows, integer, moment, text, word
+from aifn_common.copying import NULL, bigint, copied_row, copy_rows, integers, moments, text, words
 from aifn_common.database import Database, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-MAKERS: list[Callable[[Any], bytes]] = [integer, bigint, text, word, moment, text]
+MAKERS: list[Callable[[Any], bytes]] = [integers, bigint, text, words, moments, text]
 COLUMNS = ("i", "b", "t", "w", "m", "j")
 INTS = st.integers(-(2**31), 2**31 - 1)
 BIGINTS = st.integers(-(2**63), 2**63 - 1)
@@ -26,7 +26,9 @@ KEPT = "CREATE TEMP TABLE kept (i int, b bigint, t text, w text, m timestamptz, 
 
 
 def as_row(values: tuple[Any, ...]) -> bytes:
-    return copied_row(*(NULL if value is None else make(value) for make, value in zip(MAKERS, values, strict=True)))
+    return copied_row(
+        len(values), *(NULL if value is None else make(value) for make, value in zip(MAKERS, values, strict=True))
+    )
 
 
 async def there_and_back(db: Database, rows: Iterable[bytes]) -> list[tuple[Any, ...]]:
@@ -58,4 +60,4 @@ async def test_no_rows_are_no_fault(db: Database) -> None:
 
 async def test_a_row_of_another_width_is_refused_as_a_whole(db: Database) -> None:
     with pytest.raises(asyncpg.BadCopyFileFormatError):
-        await there_and_back(db, [copied_row(integer(1), bigint(1))])
+        await there_and_back(db, [copied_row(2, integers(1), bigint(1))])

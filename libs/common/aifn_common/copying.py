@@ -6,7 +6,7 @@ quicker put together here. Source: PostgreSQL's documentation of COPY, "Binary F
 
 import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
 
@@ -16,6 +16,7 @@ NULL = b"\xff\xff\xff\xff"
 _HEAD = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _TAIL = b"\xff\xff"
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _ROWS_AT_ONCE = 500
 
 _count = struct.Struct(">h").pack
@@ -24,9 +25,9 @@ _int = struct.Struct(">ii").pack
 _bigint = struct.Struct(">iq").pack
 
 
-def copied_row(*values: bytes) -> bytes:
-    """A row of values, each as one of the functions here makes it, or NULL."""
-    return _count(len(values)) + b"".join(values)
+def copied_row(count: int, *parts: bytes) -> bytes:
+    """A row of so many values, in parts of one or more, each as one of the functions here makes it, or NULL."""
+    return _count(count) + b"".join(parts)
 
 
 def text(value: str) -> bytes:
@@ -36,14 +37,15 @@ def text(value: str) -> bytes:
 
 
 @lru_cache(maxsize=65_536)
-def word(value: str) -> bytes:
-    """The same for a text that many rows have."""
-    return text(value)
+def words(*values: str) -> bytes:
+    """Values of the type text that many rows have together."""
+    return b"".join(map(text, values))
 
 
-def integer(value: int) -> bytes:
-    """A value of the type int."""
-    return _int(4, value)
+@lru_cache(maxsize=65_536)
+def integers(*values: int) -> bytes:
+    """Values of the type int that many rows have together."""
+    return b"".join([_int(4, value) for value in values])
 
 
 def bigint(value: int) -> bytes:
@@ -51,10 +53,9 @@ def bigint(value: int) -> bytes:
     return _bigint(8, value)
 
 
-def moment(value: datetime) -> bytes:
-    """A value of the type timestamptz; `value` is aware."""
-    since = value - _EPOCH
-    return _bigint(8, (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
+def moments(*values: datetime) -> bytes:
+    """Values of the type timestamptz; they are aware."""
+    return b"".join([_bigint(8, (value - _EPOCH) // _MICROSECOND) for value in values])
 
 
 async def copy_rows(tx: Transaction, table: str, rows: Iterable[bytes], *, columns: Sequence[str]) -> None:

@@ -266,20 +266,15 @@ class Charging(Generic[U]):
         """Whether an allocation can pay all that the record counts."""
         return all((record.project_id, resource) in self.allocations for resource in record.amounts)
 
-    def find_payers(self, record: U) -> list[tuple[ResourceId, int]]:
-        """Which allocation pays for which resource: that of the job's hold, or else one of the project."""
-        found = []
+    def _payer(self, record: U, resource: ResourceId) -> int:
+        """Which allocation pays for a resource: that of the job's hold, or else one of the project."""
+        some = self.allocations[record.project_id, resource]
+        if len(some) == 1:
+            return some[0].number
         hold = self.holds.get(record.job_id)
-        for resource in record.amounts:
-            some = self.allocations[record.project_id, resource]
-            if len(some) == 1:
-                payer = some[0].number
-            elif hold is not None and any(one.number == hold.allocation for one in some):
-                payer = hold.allocation
-            else:
-                payer = choose_to_charge(some, record.started_at).number
-            found.append((resource, payer))
-        return found
+        if hold is not None and any(one.number == hold.allocation for one in some):
+            return hold.allocation
+        return choose_to_charge(some, record.started_at).number
 
     def charge(self, number: int, record: U, before: int | None) -> None:
         """Charge the record stored under `number` in place of the revision stored under `before`.
@@ -288,9 +283,10 @@ class Charging(Generic[U]):
         charges hears of it.
         """
         charges = []
-        for resource, payer in self.find_payers(record):
+        for resource, amount in record.amounts.items():
             card = self.rates.card(resource, record.ended_at)
-            charges.append(Charge(number, payer, resource, card.rate(record.amounts[resource], record), card.id))
+            charge = Charge(number, self._payer(record, resource), resource, card.rate(amount, record), card.id)
+            charges.append(charge)
         if before is None:
             for charge in charges:
                 self._change(charge.allocation, charge.amount, record.job_id, number)

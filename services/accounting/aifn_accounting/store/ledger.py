@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from aifn_common.copying import NULL, bigint, copied_row, copy_rows, moment, text, word
+from aifn_common.copying import NULL, bigint, copied_row, copy_rows, moments, text, words
 from aifn_common.database import Row, Transaction
 from aifn_common.errors import NotFound
 from aifn_events.vocabulary import AllocationId, FactoryId, JobId, ProjectId, ResourceId, Subject
 
-from aifn_accounting.domain.ledger import OWN_ROLES, POOL_ROLES, Allocation, Balance, Entry, Hold, Pool, Role
+from aifn_accounting.domain.ledger import OWN_ROLES, POOL_ROLES, Allocation, Balance, Entry, Hold, Kind, Pool, Role
 
 _LOCK_JOB = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 
@@ -365,18 +365,19 @@ async def post(
     at: datetime,
 ) -> None:
     """Write transfers and the balances they lead to. The allocations must be locked."""
-    when = moment(at)
+    when = moments(at)
+    heads: dict[tuple[int, Kind, Role, Role], bytes] = {}
     rows = []
     for number, kind, source, target, amount, job_id, usage in entries:
-        allocation = allocations[number]
-        accounts = allocation.accounts
+        head = heads.get((number, kind, source, target))
+        if head is None:
+            accounts, resource = allocations[number].accounts, allocations[number].resource
+            head = bigint(number) + words(kind) + bigint(accounts[source]) + bigint(accounts[target]) + words(resource)
+            heads[number, kind, source, target] = head
         rows.append(
             copied_row(
-                bigint(number),
-                word(kind),
-                bigint(accounts[source]),
-                bigint(accounts[target]),
-                word(allocation.resource),
+                len(_TRANSFER_COLUMNS),
+                head,
                 bigint(amount),
                 NULL if job_id is None else text(job_id),
                 NULL if usage is None else bigint(usage),

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Any
 
 from aifn_common import outbox
-from aifn_common.copying import NULL, bigint, copied_row, copy_rows, integer, moment, text, word
+from aifn_common.copying import NULL, bigint, copied_row, copy_rows, integers, moments, text, words
 from aifn_common.database import Database, Transaction
 from aifn_events.usage import UsageCharged
 from aifn_events.vocabulary import FactoryId, JobId, MachineId, ResourceId
@@ -24,32 +24,33 @@ SELECT greatest((SELECT max(number) FROM usage_record), (SELECT max(position) FR
 _KNOWN = """
 SELECT number, local_job_id, machine_id, submitted_at, segment, revision FROM usage_record
 WHERE local_job_id = ANY($1::text[]) AND machine_id = ANY($2::text[])"""
+# What many rows have together stands together: it is put into bytes once.
 RECORD_COLUMNS = (
     "number",
     "machine_id",
-    "local_job_id",
-    "submitted_at",
-    "segment",
-    "revision",
-    "job_id",
-    "project_id",
     "partition_id",
-    "local_user",
-    "pseudonym",
     "kind",
     "state",
+    "collector",
+    "project_id",
+    "local_user",
+    "pseudonym",
+    "local_job_id",
+    "job_id",
+    "segment",
+    "revision",
+    "nodes",
+    "submitted_at",
     "started_at",
     "ended_at",
-    "nodes",
     "amounts",
-    "collector",
     "recorded_at",
     "occupied",
     "allocation_number",
     "charged",
     "rate_card",
 )
-_NO_CHARGE = (NULL, NULL, NULL)
+_NO_CHARGE = NULL * 3
 _STATEMENTS = """
 SELECT number, job_id, project_id, started_at, ended_at, amounts, occupied FROM usage_record
 WHERE number = ANY($1::bigint[])"""
@@ -143,37 +144,29 @@ def record_row(number: int, event: Usage, charge: Charge | None, pseudonym: str,
     """A usage record with its first charge as a row of its table.
 
     Args:
-        at: when it was recorded, as `copying.moment` makes it.
+        at: when it was recorded, as `copying.moments` makes it.
     """
     occupied = occupied_json(event)
     return copied_row(
+        len(RECORD_COLUMNS),
         bigint(number),
-        word(event.machine_id),
+        words(event.machine_id, event.partition_id, event.kind, event.state, event.collector),
+        words(event.project_id),
+        words(event.local_user, pseudonym),
         text(event.local_job_id),
-        moment(event.submitted_at),
-        integer(event.segment),
-        integer(event.revision),
         text(event.job_id),
-        word(event.project_id),
-        word(event.partition_id),
-        word(event.local_user),
-        word(pseudonym),
-        word(event.kind),
-        word(event.state),
-        moment(event.started_at),
-        moment(event.ended_at),
-        integer(event.nodes),
+        integers(event.segment, event.revision, event.nodes),
+        moments(event.submitted_at, event.started_at, event.ended_at),
         text(_as_json(event.amounts)),
-        word(event.collector),
         at,
         NULL if occupied is None else text(occupied),
-        *(_NO_CHARGE if charge is None else (bigint(charge.allocation), bigint(charge.amount), word(charge.rate_card))),
+        _NO_CHARGE if charge is None else bigint(charge.allocation) + bigint(charge.amount) + words(charge.rate_card),
     )
 
 
 def _as_json(amounts: Mapping[ResourceId, int]) -> str:
     """Amounts as JSON; a resource has no letter that JSON would write in another way."""
-    return "{" + ",".join(f'"{resource}":{amount}' for resource, amount in amounts.items()) + "}"
+    return "{" + ",".join([f'"{resource}":{amount}' for resource, amount in amounts.items()]) + "}"
 
 
 async def add_further_charges(
