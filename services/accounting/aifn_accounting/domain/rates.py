@@ -162,12 +162,19 @@ def occupied_json(record: Occupying) -> str | None:
 
     Unknown is left out and never written as zero.
     """
+    if (
+        record.cores is record.devices is record.memory_mib is record.exclusive is None
+        and record.gpu_model is None
+        and record.energy_joules is None
+        and not (record.suspended_seconds or record.idle_reservation)
+    ):
+        return None  # as nearly always, and told in a third of the time
     said = {name: value for name in _OCCUPIED if (value := getattr(record, name)) is not None}
     if record.suspended_seconds:
         said["suspended_seconds"] = record.suspended_seconds
     if record.idle_reservation:
         said["idle_reservation"] = True
-    return json.dumps(said, sort_keys=True) if said else None
+    return json.dumps(said, sort_keys=True)
 
 
 @dataclass(frozen=True)
