@@ -401,8 +401,8 @@ async def test_a_consumer_that_is_stuck_is_noticed_though_the_broker_answers(
             if "usage" in group:
                 consumer.resume(*consumer.assignment())
         await send(kafka, placed("waits"), used("goes"))
-        await until(lambda: watch.stalled() != [])
-        assert [group for group in watch.stalled() if "job-placed" not in group] == []
+        # A topic made a moment ago has no leader yet: who cannot read from it is blamed till then, and not longer.
+        await until(lambda: ["job-placed" in group for group in watch.stalled()] == [True])
         for _, consumer in one._consumers():
             consumer.resume(*consumer.assignment())
         await until(lambda: _effects_are(victim_db, ["waits"]))

@@ -31,6 +31,7 @@ class Backends:
     origin: str
     state: stack.StackState | None = None
     templates: set[str] = field(default_factory=set)
+    copies: str = "wal_log"
 
     def url(self, database: str) -> str:
         """The address of one database."""
@@ -56,11 +57,21 @@ class Backends:
         finally:
             await connection.close()
 
+    async def hurry(self) -> None:
+        """Do not wait for the disk: a server that is killed loses nothing by it, and no test pulls the plug.
+
+        A new database for each test then takes a fifth of the time; copied as files, half of that.
+        """
+        await self.execute("ALTER SYSTEM SET fsync = off")
+        await self.execute("ALTER SYSTEM SET full_page_writes = off")
+        await self.execute("SELECT pg_reload_conf()")
+        self.copies = "file_copy"
+
     async def new_database(self, package: str) -> str:
         """A fresh database with a service's schema; returns its address."""
         template = await self.template_of(package)
         name = f"test_{secrets.token_hex(6)}"
-        await self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        await self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY {self.copies}')
         return self.url(name)
 
     async def drop(self, url: str) -> None:
@@ -94,7 +105,9 @@ def provide() -> Iterator[Backends]:
             yield backends
     else:
         with stack.running(heap_mb=320) as state:
-            yield Backends(state.kafka_bootstrap, state.postgres_url, "the local stack", state)
+            backends = Backends(state.kafka_bootstrap, state.postgres_url, "the local stack", state)
+            asyncio.run(backends.hurry())
+            yield backends
 
 
 @contextmanager
