@@ -249,8 +249,10 @@ def test_a_stale_state_whose_ids_belong_to_strangers_is_not_believed_and_harms_n
         stranger.wait()
 
 
+# As in a terminal: a shell starts what it puts in the background with that signal ignored, and so may this run.
 _PARENT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from aifn_local import stack
 with stack.running("parent", heap_mb=192, home=Path(sys.argv[1])) as state:
