@@ -1,4 +1,4 @@
-"""The operator's command: `aifn ledger rebuild`, and where there is no `aifn`, `aifn-ledger-rebuild`."""
+"""The operator's command: `aifn ledger rebuild`, and where there is no `aifn`, `python -m aifn_accounting.rebuild`."""
 
 import argparse
 import asyncio
@@ -39,7 +39,7 @@ async def _run(into: str, shuffle: int | None) -> int:
 
 def main() -> None:
     """The same without `aifn`."""
-    parser = argparse.ArgumentParser(prog="aifn-ledger-rebuild", description=rebuild.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m aifn_accounting.rebuild", description=rebuild.__doc__)
     parser.add_argument("into", help=_HELP_INTO)
     parser.add_argument("--shuffle", type=int, default=None, metavar="N", help=_HELP_SHUFFLE)
     words = parser.parse_args()
