@@ -31,21 +31,6 @@ def real_time() -> Iterator[None]:
     clock.use(None)
 
 
-LONG = (
-    "journeys/",
-    "test_processes.py",
-    "federation_transport/test_transport.py",
-    "local/test_stack.py",
-    "test_antenna.py",
-)
-"""Files that wait for processes, minutes each: begun first, so that the last worker is not left alone with one."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long files first; workers take files in this order (`--no-loadscope-reorder`)."""
-    items.sort(key=lambda item: not any(part in item.nodeid for part in LONG))
-
-
 def pytest_report_header() -> str:
     """Say where broker and database come from; the fixture decides at its first use."""
     return "broker and database: the environment, containers or the local stack, in this order"
