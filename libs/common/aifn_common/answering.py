@@ -49,7 +49,8 @@ def describe_api(service: Service) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for router in (*_routers(service.routers), operations.router):
-        app.include_router(router)
+        # Not include_router: a router that is included looks for the route twice, and asks each in a roundabout way.
+        app.router.routes.extend(router.routes)
     return app
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Generic, TypeVar
 
 import asyncpg
@@ -26,6 +27,7 @@ from aifn_common.cursors import read_cursor, write_cursor
 from aifn_common.database import CONNECTION_FAULTS, Database, Transaction, reading, transaction
 from aifn_common.errors import PreconditionFailed, PreconditionRequired, Refusal, Unauthenticated
 from aifn_common.oidc import Identity
+from aifn_common.parameters import Endpoint, flatten
 from aifn_common.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ T = TypeVar("T")
 PROBLEM = "application/problem+json"
 _MEMBERS = {"type", "title", "status", "detail", "code", "headers"}
 MAX_PAGE = 200
+BEARER = HTTPBearer(auto_error=False, description="an access token of the factory's issuer")
 
 
 class BodyTooLarge(Refusal):
@@ -63,9 +66,16 @@ class Problem(BaseModel):
 class Route(APIRoute):
     """A route with its connection, its person and its check; see the module's first lines."""
 
+    def __init__(self, path: str, endpoint: Endpoint, **more: Any) -> None:
+        super().__init__(path, flatten(endpoint), **more)
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap the handler FastAPI made."""
+        described = self.dependant
+        # The bearer scheme is there for OpenAPI: who asks is found out below, before the route's own parameters.
+        self.dependant = replace(described, dependencies=[d for d in described.dependencies if d.call is not BEARER])
         run = super().get_route_handler()
+        self.dependant = described
         path = self.path_format
 
         async def handle(request: Request) -> Response:
@@ -202,7 +212,7 @@ def make_router() -> APIRouter:
     return APIRouter(
         prefix="/v1",
         route_class=Route,
-        dependencies=[Depends(HTTPBearer(auto_error=False, description="an access token of the factory's issuer"))],
+        dependencies=[Depends(BEARER)],
         responses={"default": {"description": "a problem, see `code`", **problem}},
     )
 

@@ -1,0 +1,80 @@
+"""What a route asks for by `Depends`, resolved once, when the route is made, and not walked through at each request.
+
+FastAPI solves a tree of dependencies anew for each request; for a plain read that costs more than its database does.
+Here the parameters of a dependency become the route's own, and the dependency is a call like any other.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Annotated, Any, get_args, get_origin
+
+from fastapi import Request, Response, params
+
+Endpoint = Callable[..., Awaitable[Any]]
+_NOT_OF_THE_REQUEST = (Request, Response)
+"""FastAPI gives a function one of each, whatever the parameter is called."""
+
+
+class TwoMeanings(TypeError):
+    """A route and what it depends on have a parameter of one name that is not the same."""
+
+
+def flatten(endpoint: Endpoint) -> Endpoint:
+    """The endpoint with the parameters of its dependencies beside its own: to callers and in OpenAPI the same.
+
+    Dependencies that are no coroutine functions, or have dependencies themselves, stay for FastAPI. Raises TwoMeanings.
+    """
+    own = inspect.signature(endpoint, eval_str=True)
+    asked = {name: call for name, one in own.parameters.items() if (call := _dependency(one)) is not None}
+    if not asked:
+        return endpoint
+    wanted = {name: one for name, one in own.parameters.items() if name not in asked}
+    passed_on = tuple(wanted)
+    calls = tuple((name, call, _add(wanted, inspect.signature(call, eval_str=True))) for name, call in asked.items())
+
+    @wraps(endpoint)
+    async def answer(**values: Any) -> Any:
+        given = {name: values[name] for name in passed_on}
+        for name, call, names in calls:
+            given[name] = await call(**{theirs: values[ours] for theirs, ours in names})
+        return await endpoint(**given)
+
+    by_name = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in wanted.values()]
+    answer.__signature__ = own.replace(parameters=by_name)  # type: ignore[attr-defined]
+    return answer
+
+
+def _dependency(one: inspect.Parameter) -> Endpoint | None:
+    """The function that gives a parameter its value, if it is one that may simply be called."""
+    if get_origin(one.annotation) is not Annotated:
+        return None
+    found = [mark for mark in get_args(one.annotation)[1:] if isinstance(mark, params.Depends)]
+    call = found[0].dependency if len(found) == 1 and type(found[0]) is params.Depends else None
+    if call is None or not inspect.iscoroutinefunction(call):
+        return None
+    asks = inspect.signature(call, eval_str=True).parameters.values()
+    return None if any(_asks_for_more(each) for each in asks) else call
+
+
+def _asks_for_more(one: inspect.Parameter) -> bool:
+    marks = (one.default, *get_args(one.annotation)[1:]) if get_origin(one.annotation) is Annotated else (one.default,)
+    return any(isinstance(mark, params.Depends) for mark in marks)
+
+
+def _add(wanted: dict[str, inspect.Parameter], more: inspect.Signature) -> tuple[tuple[str, str], ...]:
+    """Add the parameters of a dependency; returns which name of the dependency is which name of ours."""
+    names = []
+    for name, one in more.parameters.items():
+        ours = _name_of(wanted, one)
+        known = wanted.setdefault(ours, one)
+        if known.annotation != one.annotation or known.default != one.default:
+            raise TwoMeanings(f"{ours} is {known} here and {one} there")
+        names.append((name, ours))
+    return tuple(names)
+
+
+def _name_of(wanted: dict[str, inspect.Parameter], one: inspect.Parameter) -> str:
+    if one.annotation in _NOT_OF_THE_REQUEST:
+        return next((name for name, known in wanted.items() if known.annotation is one.annotation), one.name)
+    return one.name
