@@ -1,22 +1,26 @@
 """The examples in accounting's OpenAPI document run as they stand, and what is answered fits the document."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import jsonschema
 import pytest
-from aifn_accounting.api import books, exports, reports, usage_feed, webhooks
+from aifn_accounting.actions import exchange
+from aifn_accounting.api import books, corrections, exports, reports, usage_feed, webhooks
 from aifn_accounting.app import service
+from aifn_accounting.domain.exchange import Exchange
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import webhooks as webhook_store
 from aifn_accounting.webhook_views import WEBHOOK_ID
+from aifn_common import clock
 from aifn_common.answering import describe_api
 from aifn_common.database import Database, transaction
 from aifn_events.vocabulary import AllocationId
 from fastapi import APIRouter
 from pydantic import SecretStr, TypeAdapter
 
-from tests.accounting.make import charge, grant, know_machine, used
+from tests.accounting.make import GPU, charge, grant, know_machine, used
 from tests.support.http import asking
 from tests.support.openapi import Call, calls
 
@@ -34,7 +38,7 @@ def _paths(routers: list[APIRouter]) -> set[tuple[str, str]]:
     return found
 
 
-MINE = _paths([books.router, usage_feed.router, reports.router, exports.router, webhooks.router])
+MINE = _paths([books.router, corrections.router, usage_feed.router, reports.router, exports.router, webhooks.router])
 EXAMPLES: list[tuple[Call, dict[str, Any]]] = [
     (call, DOCUMENT["paths"][path][call.method])
     for path in DOCUMENT["paths"]
@@ -48,7 +52,11 @@ async def as_the_examples_say(db: Database, settings: AccountingSettings) -> Non
     await know_machine(db)
     await grant(db, PROJECT, award_id="award-0198c7d3")
     await db.execute("UPDATE allocation SET id = $1", ALLOCATION)
-    await charge(db, settings, used(JOB, 600, PROJECT))
+    await charge(db, settings, used(JOB, 192_000, PROJECT))
+    with clock.held(clock.Moment(datetime(2026, 10, 5, tzinfo=UTC))):
+        async with transaction(db) as tx:
+            swap = Exchange("lumi-aif", "bsc-aif", "mn5/acc/gpu-time", 60, GPU, 2, 3)
+            await exchange.settle_home(tx, "h1", swap, agreement="2026-7", job_id=JOB, allocation_id=ALLOCATION)
     async with transaction(db) as tx:
         await webhook_store.add(
             tx,

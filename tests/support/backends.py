@@ -60,7 +60,7 @@ class Backends:
     async def hurry(self) -> None:
         """Do not wait for the disk: a server that is killed loses nothing by it, and no test pulls the plug.
 
-        A new database for each test then takes a fifth of the time; copied as files, half of that.
+        A new database for each test took 0.8 to 1.3 s, without the disk 0.4 to 0.5 s, copied as files 0.2 s.
         """
         await self.execute("ALTER SYSTEM SET fsync = off")
         await self.execute("ALTER SYSTEM SET full_page_writes = off")

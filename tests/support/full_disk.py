@@ -44,11 +44,10 @@ def small_file_system(backends: Backends) -> Iterator[Path]:
 async def without_room(backends: Backends, db: Database, table: str) -> AsyncIterator[Path]:
     """An empty table lies on a disk that is full; removing the file that is given makes room."""
     with small_file_system(backends) as folder:
-        space = f"small_{secrets.token_hex(4)}"
+        space, filler = f"small_{secrets.token_hex(4)}", folder / "filler"
         await db.execute(f"CREATE TABLESPACE {space} LOCATION '{folder}'")
         try:
             await db.execute(f"ALTER TABLE {table} SET TABLESPACE {space}")
-            filler = folder / "filler"
             _fill(filler)
             yield filler
         finally:

@@ -1,4 +1,4 @@
-"""Many rows at once by COPY, in PostgreSQL's binary format: for a busy table a third of the client's usual work.
+"""Many rows at once by COPY, in PostgreSQL's binary format: for a busy table, at little more than half the cost.
 
 asyncpg looks up how to write each value of each row. Where the columns are known, and most texts repeat, a row is
 quicker put together here. Source: PostgreSQL's documentation of COPY, "Binary Format".

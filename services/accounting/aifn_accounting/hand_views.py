@@ -25,7 +25,7 @@ Amount = Annotated[
 class CorrectionWords(Words):
     """A correction of one line of an allocation's statement: a charge, or a correction before this one."""
 
-    transfer_id: int = Field(strict=True, ge=1, description="the line; see the statement", examples=[1])
+    transfer_id: int = Field(strict=True, ge=1, description="the line; see the statement", examples=[2])
     amount: Amount
     reason: Reason
 

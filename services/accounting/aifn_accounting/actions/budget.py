@@ -87,7 +87,7 @@ def _hold(event: JobPlaced, book: Book, payer: Allocation, drawn: Mapping[int, i
 
 async def close_job(tx: Transaction, event: JobClosed) -> None:
     """Remember that a job is over, and release the rest of its hold if all its usage is charged already."""
-    await store.lock_job(tx, event.job_id)
+    await order.lock_job(tx, event.job_id)
     budget = await store.get_budget(tx, event.job_id)
     if budget is not None and budget.closed_at is not None:
         return

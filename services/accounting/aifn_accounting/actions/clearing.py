@@ -1,6 +1,6 @@
 """Months between two factories: their statement, and the transfers that bring the clearing account to zero."""
 
-from datetime import UTC, date, datetime
+from datetime import date
 
 from aifn_common import clock
 from aifn_common.database import Transaction
@@ -9,7 +9,7 @@ from aifn_events.vocabulary import FactoryId, Subject
 
 from aifn_accounting.actions.trail import record
 from aifn_accounting.domain.exchange import WrongAgreement, clearing_of
-from aifn_accounting.domain.periods import next_month
+from aifn_accounting.domain.periods import bounds, name_of
 from aifn_accounting.store import clearing as store
 from aifn_accounting.store import pools
 from aifn_accounting.store.pools import Move
@@ -34,12 +34,6 @@ def account_between(own: FactoryId, other: FactoryId) -> str:
     return clearing_of(own, other)
 
 
-def bounds(month: date) -> tuple[datetime, datetime]:
-    """The first moment of a month, and the first after it."""
-    begins, ends = (datetime(day.year, day.month, 1, tzinfo=UTC) for day in (month, next_month(month)))
-    return begins, ends
-
-
 async def statement(tx: Transaction, own: FactoryId, other: FactoryId, month: date) -> list[store.Line]:
     """What a month between two factories comes to. Raises WrongAgreement."""
     begins, ends = bounds(month)
@@ -56,12 +50,13 @@ async def settle_month(
     """
     account = account_between(own, other)
     now = clock.now()
-    if now < bounds(month)[1]:
-        raise MonthNotOver(f"{month:%Y-%m} ends at {bounds(month)[1].isoformat()}")
+    _, ends = bounds(month)
+    if now < ends:
+        raise MonthNotOver(f"{name_of(month)} ends at {ends.isoformat()}")
     await store.lock(tx, account)
     open_lines = [line for line in await statement(tx, own, other, month) if line.left]
     if not open_lines:
-        raise NothingToSettle(f"nothing is left to settle with {other} of {month:%Y-%m}")
+        raise NothingToSettle(f"nothing is left to settle with {other} of {name_of(month)}")
     moves = []
     for line in open_lines:
         clearing, settled = [
@@ -71,7 +66,7 @@ async def settle_month(
         moves.append(Move("transfer", source, target, line.resource, abs(line.left)))
         await store.add_month(tx, account, month, line, reason=reason, by=by, at=now)
     await pools.post_moves(tx, moves, now)
-    after = {"month": f"{month:%Y-%m}", "settled": {line.resource: line.left for line in open_lines}}
+    after = {"month": name_of(month), "settled": {line.resource: line.left for line in open_lines}}
     await record(
         tx, actor=by, action="settle_month", thing="clearing", thing_id=account, factory_id=own, reason=reason,
         after=after,

@@ -65,9 +65,7 @@ async def correct(
     with_corrected = allocation._replace(accounts={**allocation.accounts, "corrected": account})
     await post(tx, [with_corrected], book, now)
     correction_id = clock.short_id("corr")
-    await store.add(
-        tx, correction_id, number, line, amount, reason=reason, by=by, approved_by=approved_by, at=now
-    )  # fmt: skip
+    await store.add(tx, correction_id, number, line, amount, reason=reason, by=by, approved_by=approved_by, at=now)
     after = await allocations.terms_of(tx, number)
     made = await store.get(tx, correction_id)
     await record(

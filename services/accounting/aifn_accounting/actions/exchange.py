@@ -13,7 +13,7 @@ from aifn_accounting.domain.exchange import Exchange, legs
 from aifn_accounting.domain.ledger import POOL_ROLES, Book
 from aifn_accounting.domain.ledger import Pool as Share
 from aifn_accounting.domain.pools import PoolExhausted, WrongPool
-from aifn_accounting.store import allocations, decisions, ledger
+from aifn_accounting.store import allocations, decisions, ledger, order
 from aifn_accounting.store import pools as store
 from aifn_accounting.store.pools import Move
 
@@ -75,7 +75,7 @@ async def settle_home(
 
     The use has happened, so it is charged even beyond what is left. Raises: SettledBefore, NotFound, Invalid.
     """
-    await ledger.lock_job(tx, job_id)
+    await order.lock_job(tx, job_id)
     number = await allocations.number_of(tx, allocation_id)
     (allocation,) = await ledger.lock_allocations(tx, also=[number])
     if allocation.resource != exchange.home_resource:

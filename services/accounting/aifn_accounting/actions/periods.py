@@ -12,6 +12,7 @@ from aifn_events.vocabulary import Subject
 
 from aifn_accounting.domain.periods import bounds, digest_of, may_close, month_of, name_of, next_month
 from aifn_accounting.store import completeness as completeness_store
+from aifn_accounting.store import order
 from aifn_accounting.store import periods as store
 from aifn_accounting.store import usage as usage_store
 
@@ -54,7 +55,7 @@ async def close_period(
     Raises: PeriodClosed, PeriodNotOver, EarlierPeriodOpen, GapsOpen, HoldsOpen.
     """
     # Nothing is charged meanwhile, so that what waits for its charge is either in the totals or entered later.
-    await usage_store.lock_usage(tx)
+    await order.lock_usage(tx)
     await store.lock_periods(tx)
     now = clock.now()
     since, until = bounds(month)

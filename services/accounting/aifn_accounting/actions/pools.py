@@ -181,14 +181,11 @@ async def change_pool(
     return after
 
 
-async def check_funding(tx: Transaction, pool: Pool, amount: int, *, source: str | None) -> None:
-    """Whether a funding makes sense at all, before somebody else is asked for it.
-
-    Raises: NotFound, WrongPool, AbsurdAmount.
-    """
+def check_funding(pool: Pool, giver: Pool | None, amount: int) -> None:
+    """Whether a funding makes sense at all, out of another pool or from its funder. Raises: WrongPool, AbsurdAmount."""
     domain.check_amount(pool.funded + amount)
-    if source is not None and (source == pool.id or (await store.find_pool(tx, source)).resource != pool.resource):
-        raise WrongPool(f"pool {source} cannot fund {pool.id}")
+    if giver is not None and (giver.id == pool.id or giver.resource != pool.resource):
+        raise WrongPool(f"pool {giver.id} cannot fund {pool.id}")
 
 
 async def fund_pool(
@@ -200,14 +197,12 @@ async def fund_pool(
     AbsurdAmount.
     """
     locked = await store.lock_pools(tx, [pool_id] if source is None else [pool_id, source])
-    before = locked[pool_id]
-    domain.check_amount(before.funded + amount)
-    if source is None:
+    before, giver = locked[pool_id], None if source is None else locked[source]
+    check_funding(before, giver, amount)
+    if giver is None:
         account = await store.account_of(tx, f"funder:{before.funder}", "funder", before.resource)
-    elif source == pool_id or locked[source].resource != before.resource:
-        raise WrongPool(f"pool {source} cannot fund {pool_id}")
     else:
-        account = (await _take(tx, locked[source], amount, yielding=False)).account
+        account = (await _take(tx, giver, amount, yielding=False)).account
     after = await store.fund(tx, pool_id, amount)
     kind: store.MoveKind = "sub_grant" if source in (None, before.parent) else "transfer"
     await store.post_moves(tx, [Move(kind, account, after.account, after.resource, amount)], clock.now())

@@ -34,7 +34,7 @@ from aifn_accounting.domain.usage import (
 )
 from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import ledger as store
-from aifn_accounting.store import suspense
+from aifn_accounting.store import order, suspense
 from aifn_accounting.store import usage as usage_store
 
 _CHARGED_AT_ONCE = 1000
@@ -78,7 +78,7 @@ async def state_usage_day(tx: Transaction, event: UsageDayStated) -> None:
 async def charge_usage(tx: Transaction, events: Sequence[Usage], settings: AccountingSettings) -> Sequence[Rejected]:
     """Charge a batch of usage records, each once, in any order; returns those that were refused."""
     now = clock.now()
-    await usage_store.lock_usage(tx)
+    await order.lock_usage(tx)
     sizes = await usage_store.sizes(tx)
     arriving = [(identity_of(event), event) for event in events]
     known, (plausible, rejected) = await _beside(
@@ -119,7 +119,7 @@ async def charge_usage(tx: Transaction, events: Sequence[Usage], settings: Accou
 
 async def settle_suspense(tx: Transaction, *, limit: int = 1000) -> int:
     """Charge records that waited for an allocation and have one now; returns how many, at most `limit`."""
-    await usage_store.lock_usage(tx)
+    await order.lock_usage(tx)
     now = clock.now()  # under the lock: a month that is closed has not closed since
     found = await suspense.payable(tx, limit=limit)
     if not found:
@@ -149,7 +149,7 @@ async def attribute_usage(tx: Transaction, number: int, project_id: ProjectId, *
 
     Raises: NotFound, UnknownProject.
     """
-    await usage_store.lock_usage(tx)
+    await order.lock_usage(tx)
     await suspense.get_waiting(tx, number)
     if await store.find_project(tx, project_id) is None:
         raise UnknownProject(project_id)

@@ -5,10 +5,11 @@ from typing import Annotated
 from aifn_common.cursors import number_in
 from aifn_common.web import Page, Paging, Tx, Who, make_page, make_router, settings_of
 from aifn_events.vocabulary import AllocationId, FactoryId, ProjectId
-from fastapi import Depends, Query, Response
+from fastapi import Depends, Path, Query, Response
 
 from aifn_accounting.actions import approvals, clearing, corrections
 from aifn_accounting.api.periods import MonthInPath
+from aifn_accounting.domain.periods import bounds
 from aifn_accounting.hand_views import (
     ClearingEntryView,
     ClearingMonthView,
@@ -25,6 +26,7 @@ from aifn_accounting.store import corrections as store
 
 router = make_router()
 Settings = Annotated[AccountingSettings, Depends(settings_of)]
+OtherFactory = Annotated[FactoryId, Path(examples=["bsc-aif"])]
 
 
 @router.post(
@@ -91,7 +93,7 @@ async def list_corrections(
 
 @router.get("/clearing/{other}/months/{month}", summary="A month between two factories", tags=["clearing"])
 async def get_clearing_month(
-    other: FactoryId, month: MonthInPath, tx: Tx, who: Who, settings: Settings
+    other: OtherFactory, month: MonthInPath, tx: Tx, who: Who, settings: Settings
 ) -> ClearingMonthView:
     """What stood at its beginning, what each gave the other, what that comes to, and what of it was settled."""
     who.must("clearing.read", factory=settings.factory)
@@ -101,11 +103,11 @@ async def get_clearing_month(
 
 @router.get("/clearing/{other}/months/{month}/entries", summary="The jobs behind such a month", tags=["clearing"])
 async def list_clearing_entries(
-    other: FactoryId, month: MonthInPath, tx: Tx, who: Who, page: Paging, settings: Settings
+    other: OtherFactory, month: MonthInPath, tx: Tx, who: Who, page: Paging, settings: Settings
 ) -> Page[ClearingEntryView]:
     """In the order in which they were booked here."""
     who.must("clearing.read", factory=settings.factory)
-    begins, ends = clearing.bounds(read_month(month))
+    begins, ends = bounds(read_month(month))
     found = await clearing_store.entries(
         tx,
         clearing.account_between(settings.factory, other),
@@ -120,7 +122,7 @@ async def list_clearing_entries(
 
 @router.post("/clearing/{other}/months/{month}/settlement", summary="Settle such a month", tags=["clearing"])
 async def settle_clearing_month(
-    other: FactoryId, month: MonthInPath, words: MonthSettlement, tx: Tx, who: Who, settings: Settings
+    other: OtherFactory, month: MonthInPath, words: MonthSettlement, tx: Tx, who: Who, settings: Settings
 ) -> ClearingMonthView:
     """Brings what stood at its end to exactly zero, for each resource; once, and not before the month is over."""
     who.must("clearing.settle", factory=settings.factory)

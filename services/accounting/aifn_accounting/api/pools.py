@@ -166,12 +166,12 @@ async def fund_pool(
     """
     pool = await store.find_pool(tx, pool_id)
     who.must(_write(pool.kind), factory=pool.factory_id)
-    if words.source is not None:
-        giver = await store.find_pool(tx, words.source)
+    giver = None if words.source is None else await store.find_pool(tx, words.source)
+    if giver is not None:
         who.must(_write(giver.kind), factory=giver.factory_id)
     known = await people.find_resource(tx, pool.resource)
     if approvals.funding_needs_approval(known, pool.funded, words.amount, settings.second_person_funding_above):
-        await pools.check_funding(tx, pool, words.amount, source=words.source)
+        pools.check_funding(pool, giver, words.amount)
         asked = await approvals.ask(
             tx,
             what="fund_pool",

@@ -168,7 +168,7 @@ def occupied_json(record: Occupying) -> str | None:
         and record.energy_joules is None
         and not (record.suspended_seconds or record.idle_reservation)
     ):
-        return None  # as nearly always, and told in a third of the time
+        return None  # as nearly always
     said = {name: value for name in _OCCUPIED if (value := getattr(record, name)) is not None}
     if record.suspended_seconds:
         said["suspended_seconds"] = record.suspended_seconds

@@ -72,7 +72,8 @@ BOOKS: dict[str, str] = {
 
 BALANCES: dict[str, str] = {
     "allocation": """
-SELECT ROW(t.id, t.granted, t.available, t.held, t.charged, t.overrun, t.expired, t.returned)::text COLLATE "C"
+SELECT ROW(t.id, t.granted, t.available, t.held, t.charged, t.corrected, t.overrun, t.expired, t.returned)::text
+    COLLATE "C"
 FROM allocation t ORDER BY 1""",
     "pool": 'SELECT ROW(t.id, t.funded, t.passed_on, t.reserved)::text COLLATE "C" FROM pool t ORDER BY 1',
     "share_cap": 'SELECT ROW(t.id, t.ceiling, t.used)::text COLLATE "C" FROM share_cap t ORDER BY 1',

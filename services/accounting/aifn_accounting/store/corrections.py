@@ -134,15 +134,14 @@ async def add(
     by: Subject,
     approved_by: Subject | None,
     at: datetime,
-) -> int:
-    """Keep a correction whose transfer was just posted, its allocation locked; returns that line's number."""
+) -> None:
+    """Keep a correction whose transfer was just posted, its allocation locked."""
     transfer_id = int(await tx.fetchval(_LAST, allocation))
     await tx.execute(
         _ADD, correction_id, allocation, amount, transfer_id, line.id, line.correction_id, line.root, line.usage_number,
         line.job_id, reason, by, approved_by, at,
     )  # fmt: skip
     await tx.execute(_RAISE, allocation, amount)
-    return transfer_id
 
 
 async def corrected_by_hand(tx: Transaction, project_id: ProjectId, resource: ResourceId) -> int:

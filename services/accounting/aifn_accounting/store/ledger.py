@@ -11,8 +11,6 @@ from aifn_events.vocabulary import AllocationId, FactoryId, JobId, ProjectId, Re
 
 from aifn_accounting.domain.ledger import OWN_ROLES, POOL_ROLES, Allocation, Balance, Entry, Hold, Kind, Pool, Role
 
-_LOCK_JOB = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
-
 _PROJECT = "SELECT id, title, factory_id, revision, closed, created_by, created_at FROM project WHERE id = $1"
 _MEMBERS = "SELECT subject, role FROM membership WHERE project_id = $1 ORDER BY subject"
 _PROJECTS = """
@@ -142,11 +140,6 @@ class Award:
     country: str
     starts_at: datetime
     ends_at: datetime
-
-
-async def lock_job(tx: Transaction, job_id: JobId) -> None:
-    """Let one transaction at a time decide on a job. Taken before any allocation, so that nobody waits in a circle."""
-    await tx.execute(_LOCK_JOB, f"job {job_id}")
 
 
 async def add_project(

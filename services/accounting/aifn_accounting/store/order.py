@@ -3,11 +3,21 @@
 from aifn_common.database import Transaction
 from aifn_events.vocabulary import JobId, ProjectId
 
-# The key of `usage.lock_usage`: whoever takes it in this mode waits for a batch of usage, and not for one another.
+# Whoever takes the second waits for a batch of usage, and not for one another.
+_LOCK_USAGE = "SELECT pg_advisory_xact_lock(7075616765)"
 _BESIDE_USAGE = "SELECT pg_advisory_xact_lock_shared(7075616765)"
-_OPENING = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 _HOLDING = """
 SELECT pg_advisory_xact_lock(hashtextextended($1, 0)), pg_advisory_xact_lock_shared(hashtextextended($2, 0))"""
+
+
+async def lock_usage(tx: Transaction) -> None:
+    """Be the only one who writes usage until the end. Taken before any allocation.
+
+    It makes numbers follow the order of commits, and a correction that moves a record to another project can never meet
+    the record itself in another transaction.
+    """
+    await tx.execute(_LOCK_USAGE)
 
 
 async def beside_usage(tx: Transaction) -> None:
@@ -17,12 +27,22 @@ async def beside_usage(tx: Transaction) -> None:
 
 async def open_in_project(tx: Transaction, project_id: ProjectId) -> None:
     """Give a project an allocation: no hold that did not see it may end after."""
-    await tx.execute(_OPENING, f"allocations of {project_id}")
+    await tx.execute(_LOCK, _allocations(project_id))
+
+
+async def lock_job(tx: Transaction, job_id: JobId) -> None:
+    """Let one transaction at a time decide on a job. Taken before any allocation, so that nobody waits in a circle."""
+    await tx.execute(_LOCK, _job(job_id))
 
 
 async def hold_in_project(tx: Transaction, job_id: JobId, project_id: ProjectId) -> None:
-    """One transaction at a time decides on a job, beside none that gives the project an allocation.
+    """`lock_job`, beside nobody who gives the project an allocation."""
+    await tx.execute(_HOLDING, _job(job_id), _allocations(project_id))
 
-    Taken before any allocation, so that nobody waits in a circle.
-    """
-    await tx.execute(_HOLDING, f"job {job_id}", f"allocations of {project_id}")
+
+def _job(job_id: JobId) -> str:
+    return f"job {job_id}"
+
+
+def _allocations(project_id: ProjectId) -> str:
+    return f"allocations of {project_id}"

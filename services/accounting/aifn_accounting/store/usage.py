@@ -15,9 +15,6 @@ from aifn_events.vocabulary import FactoryId, JobId, MachineId, ResourceId
 from aifn_accounting.domain.rates import occupied_json, read_rule
 from aifn_accounting.domain.usage import Charge, Identity, RateCard, Size, Statement, Usage
 
-# One writer of usage at a time. It makes numbers follow the order of commits, and a correction that moves a record to
-# another project can never meet the record itself in another transaction.
-_LOCK_USAGE = "SELECT pg_advisory_xact_lock(7075616765)"
 _LAST_NUMBER = """
 SELECT greatest((SELECT max(number) FROM usage_record), (SELECT max(position) FROM further_charge), 0)"""
 # One list to send and mostly nothing to return; the same local job id of another time or segment is dropped here.
@@ -96,11 +93,6 @@ INSERT INTO usage_day (machine_id, day, revision, records, totals, digest, state
 VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (machine_id, day) DO UPDATE SET revision = EXCLUDED.revision, records = EXCLUDED.records,
     totals = EXCLUDED.totals, digest = EXCLUDED.digest, stated_at = EXCLUDED.stated_at"""
-
-
-async def lock_usage(tx: Transaction) -> None:
-    """Be the only one who writes usage until the end. Taken before any allocation."""
-    await tx.execute(_LOCK_USAGE)
 
 
 async def last_number(tx: Transaction) -> int:

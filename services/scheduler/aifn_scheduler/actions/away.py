@@ -36,7 +36,7 @@ async def say(tx: Transaction, kept: Kept, job: Job, *, cancelled: bool = False)
             receiver=kept.receiver,
             agreement_id=kept.agreement_id,
             step=step,
-            reason=_reason(kept),
+            reason=kept.handover.reason,
             cancelled=cancelled,
             machine_id=kept.machine_id,
             partition_id=kept.partition_id,
@@ -51,10 +51,6 @@ async def say(tx: Transaction, kept: Kept, job: Job, *, cancelled: bool = False)
             end_by=kept.handover.end_by,
         ),
     )
-
-
-def _reason(kept: Kept) -> Literal["rejected", "cancelled", "expired"] | None:
-    return kept.handover.reason
 
 
 async def answer(
@@ -106,17 +102,16 @@ async def close(tx: Transaction, kept: Kept, after: Life, now: datetime) -> None
     if after.segments and after.dispatched_at is not None and kept.handover.state == "confirmed":
         kept = kept.at(rules.start(kept.handover))
     if kept.handover.state in ("confirmed", "started"):
-        counted = occupied(kept, after, after.ended_at or now) if kept.handover.state == "started" else 0
-        await finish(
-            tx, kept, counted, after.ended_at or now, outcome=after.outcome or "completed", because=after.reason
-        )
+        ended = after.ended_at or now
+        counted = occupied(kept, after, ended)
+        await finish(tx, kept, counted, ended, outcome=after.outcome or "completed", because=after.reason)
 
 
 def occupied(kept: Kept, life: Life, until: datetime) -> int:
-    """What a guest has occupied from its first start on, at most what was held for it."""
+    """What a guest has occupied from its first start on, at most what was held for it; nothing, if it never ran."""
     # News of the start may come after that of the end: then it ran since it was sent, at most.
     began = life.started_at or life.dispatched_at
-    if began is None:
+    if kept.handover.state != "started" or began is None:
         return 0
     seconds = max(0, int((until - began).total_seconds()))
     return min(kept.handover.held, seconds * kept.slices)

@@ -292,6 +292,17 @@ async def _hear_receiver(tx: Transaction, answered: HandoverAnswered) -> None:
         await away.settle(tx, kept)
 
 
+async def _decide(tx: Transaction, kept: Kept, job: Job, now: datetime) -> bool:
+    """Home confirms or voids if it is time to; returns whether it did."""
+    after = rules.conclude(kept.handover, now, cancel=job.life.cancel_asked_at is not None)
+    if after == kept.handover:
+        return False
+    kept = kept.at(after)
+    await store.save(tx, kept, now)
+    await _tell_decision(tx, kept, job)
+    return True
+
+
 async def _tell_decision(tx: Transaction, kept: Kept, job: Job) -> None:
     """Home has confirmed or voided: the receiver hears it, and a job that stays waits here again or is closed."""
     await away.say(tx, kept, job)
@@ -313,12 +324,7 @@ async def cancel(tx: Transaction, job_id: JobId, *, by: Subject) -> Job:
     first_time = job.life.cancel_asked_at is None
     job = replace(job, life=lifecycle.cancel(job.life, f"asked by {by}", now))
     await jobs_store.save_life(tx, job.life)
-    after = rules.conclude(kept.handover, now, cancel=True)
-    if after != kept.handover:
-        kept = kept.at(after)
-        await store.save(tx, kept, now)
-        await _tell_decision(tx, kept, job)
-    elif first_time:
+    if not await _decide(tx, kept, job, now) and first_time:
         await away.say(tx, kept, job, cancelled=True)
     return await jobs_store.get_job(tx, job_id)
 
@@ -331,14 +337,10 @@ async def sweep(tx: Transaction) -> int:
         kept = await store.get(tx, handover_id)
         job = await jobs_store.get_job(tx, kept.job_id, lock=True)
         if kept.side == "home":
-            after = rules.conclude(kept.handover, now, cancel=job.life.cancel_asked_at is not None)
-            if after != kept.handover:
-                kept = kept.at(after)
-                await store.save(tx, kept, now)
-                await _tell_decision(tx, kept, job)
+            await _decide(tx, kept, job, now)
             continue
         if kept.handover.state in ("confirmed", "started"):
-            counted = away.occupied(kept, job.life, now) if kept.handover.state == "started" else 0
+            counted = away.occupied(kept, job.life, now)
             await away.finish(tx, kept, counted, now, outcome="timeout", because="it was to end by now")
         if job.life.state != "closed":
             await jobs.cancel_job(tx, job.job_id, by=f"handover@{kept.home}")
