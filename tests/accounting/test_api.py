@@ -158,6 +158,21 @@ async def test_balances_are_shown_in_units_and_in_hours(db: Database, ask: Asker
     assert (await ask.get("/v1/allocations/alloc-none")).status_code == 404
 
 
+@pytest.mark.parametrize("granted", [True, False])
+async def test_balances_are_for_who_is_a_member_at_that_moment(db: Database, ask: Asker, granted: bool) -> None:
+    path = "/v1/projects/p1/allocations"
+    if granted:
+        await grant(db, amount=64 * 3600)
+    else:
+        words = {"project_id": "p1", "title": "Nothing yet", "principal_investigator": PI}
+        assert (await ask.post("/v1/projects", json=words)).status_code == 201
+    assert len((await a_member(ask).get(path)).json()["items"]) == int(granted)
+    assert (await a_stranger(ask).get(path)).status_code == 403
+    await db.execute("DELETE FROM membership WHERE subject = $1", PI)
+    assert (await a_member(ask).get(path)).status_code == 403
+    assert (await ask.get("/v1/projects/p0/allocations")).status_code == 404
+
+
 async def test_hours_are_not_shown_while_the_machine_is_not_known(db: Database, ask: Asker) -> None:
     await grant(db)
     [one] = (await ask.get("/v1/projects/p1/allocations")).json()["items"]

@@ -78,6 +78,10 @@ class Who:
     grants: frozenset[Grant]
     checked: bool = field(default=False, init=False)
 
+    def join(self, grants: Iterable[Grant]) -> None:
+        """Add what was found out after the token was read: roles in projects."""
+        self.grants |= frozenset(grants)
+
     def may(
         self,
         permission: str,

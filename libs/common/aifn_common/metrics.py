@@ -142,6 +142,23 @@ class Gauge:
         return [Observation(value, dict(zip(self._labels, key, strict=True))) for key, value in self.values().items()]
 
 
+class Tally:
+    """A counter that is added up here and asked for when somebody reads the metrics: for what is counted very often."""
+
+    def __init__(self, meter: otel_metrics.Meter, metric: Metric) -> None:
+        self._labels = metric.labels
+        self._counts: dict[tuple[str | int, ...], int] = {}
+        meter.create_observable_counter(metric.name, [self._observe], description=metric.meaning)
+
+    def add(self, *values: str | int) -> None:
+        """Count one more under these values of the labels, in the catalogue's order."""
+        self._counts[values] = self._counts.get(values, 0) + 1
+
+    def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
+        counts = dict(self._counts).items()
+        return [Observation(count, dict(zip(self._labels, key, strict=True))) for key, count in counts]
+
+
 class Metrics:
     """The instruments, one for each line of the catalogue that the plumbing or a service counts with."""
 
@@ -164,7 +181,7 @@ class Metrics:
         self.outbox_waiting = self._gauge("aifn_outbox_waiting")
         self.outbox_age = self._gauge("aifn_outbox_age_seconds")
         self.connections = self._gauge("aifn_database_connections")
-        self.answers = self._counter("aifn_http_answers")
+        self.answers = Tally(self._meter, BY_NAME["aifn_http_answers"])
         self.answering = self._histogram("aifn_http_seconds")
         self.planning = self._histogram("aifn_plan_seconds")
         self.placed = self._counter("aifn_jobs_placed")

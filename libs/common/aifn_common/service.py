@@ -74,6 +74,7 @@ def serve(app: Starlette, settings: ServiceSettings) -> None:
         access_log=False,
         timeout_graceful_shutdown=int(settings.graceful_seconds),
         server_header=False,
+        proxy_headers=False,
     )
     server = uvicorn.Server(config)
     server.run()

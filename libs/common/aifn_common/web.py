@@ -82,7 +82,7 @@ class Route(APIRoute):
             began = time.perf_counter()
             status = 500
             try:
-                with telemetry.answering(f"{request.method} {path}", request.headers.get("traceparent")):
+                with telemetry.Answering(f"{request.method} {path}", request.headers.get("traceparent")):
                     response = await _walk(request, run)
                 status = response.status_code
                 return response
@@ -90,7 +90,7 @@ class Route(APIRoute):
                 status = _status_of(fault)
                 raise
             finally:
-                telemetry.metrics.answers.add(1, {"route": path, "method": request.method, "status": status})
+                telemetry.metrics.answers.add(path, request.method, status)
                 telemetry.metrics.answering.record(time.perf_counter() - began, {"route": path})
 
         return handle
@@ -144,8 +144,7 @@ async def _once(
 async def _answer(
     request: Request, run: Callable[[Request], Awaitable[Response]], identity: Identity, tx: Transaction
 ) -> Response:
-    grants = access.grants_of(identity.entitlements) | await membership.projects_of(tx, identity.subject)
-    who = access.Who(identity.subject, grants)
+    who = access.Who(identity.subject, access.grants_of(identity.entitlements))
     request.state.who = who
     request.state.tx = tx
     response = await run(request)
@@ -192,8 +191,14 @@ async def _tx(request: Request) -> Transaction:
     return tx
 
 
+async def _asker(request: Request) -> access.Who:
+    asker: access.Who = request.state.who
+    return asker
+
+
 async def _who(request: Request) -> access.Who:
     who: access.Who = request.state.who
+    who.join(await membership.projects_of(request.state.tx, who.subject))
     return who
 
 
@@ -204,6 +209,8 @@ async def settings_of(request: Request) -> Any:
 
 Tx = Annotated[Transaction, Depends(_tx)]
 Who = Annotated[access.Who, Depends(_who)]
+Asker = Annotated[access.Who, Depends(_asker)]
+"""Who asks, with the roles of the token alone: for a route that reads the roles in its project with what it shows."""
 
 
 def make_router() -> APIRouter:

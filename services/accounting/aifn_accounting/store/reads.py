@@ -10,15 +10,21 @@ from aifn_events.vocabulary import AllocationId, JobId, MachineId, ProjectId, Re
 
 from aifn_accounting.store import journal
 
-_STANDING = """
-SELECT a.number, a.id, a.project_id, p.factory_id, a.award_id, a.resource, a.pool, a.starts_at, a.ends_at, a.reason,
+# In the order of Standing's fields: a row becomes one by position.
+_COLUMNS = """
+    a.number, a.id, a.project_id, p.factory_id, a.award_id, a.resource, a.pool, a.starts_at, a.ends_at, a.reason,
     a.granted_by, a.granted_at, a.granted, a.available, a.held, a.charged, a.overrun,
     coalesce(r.unit, o.unit) AS unit, r.units_per_node,
     r.devices_per_node, r.gpus_per_node, a.pool_id, a.mode, a.policy_version, a.use_or_lose, a.expired, a.returned,
-    a.corrected, a.revision
+    a.corrected, a.revision"""
+_OPENED = """
 FROM allocation a JOIN project p ON p.id = a.project_id LEFT JOIN resource r ON r.id = a.resource
 LEFT JOIN other_resource o ON o.id = a.resource"""
-_STANDINGS_OF = f"{_STANDING} WHERE a.project_id = $1 AND a.number > $2 ORDER BY a.number LIMIT $3"
+_STANDING = f"SELECT {_COLUMNS} {_OPENED}"
+# Who asks is looked up in the same statement: a second one would cost as much as this.
+_STANDINGS_OF = f"""
+SELECT {_COLUMNS}, (SELECT role FROM membership WHERE subject = $4 AND project_id = $1) AS asker_role {_OPENED}
+WHERE a.project_id = $1 AND a.number > $2 ORDER BY a.number LIMIT $3"""
 _STANDING_BY_ID = f"{_STANDING} WHERE a.id = $1"
 _STANDINGS_BY_NUMBER = f"{_STANDING} WHERE a.number = ANY($1::bigint[]) ORDER BY a.number"
 
@@ -302,14 +308,17 @@ class Check:
     differing: int
 
 
-async def list_standings(tx: Transaction, project_id: ProjectId, *, after: int, limit: int) -> list[Standing]:
-    """A project's allocations in the order they were opened."""
-    return [Standing(**row) for row in await tx.fetch(_STANDINGS_OF, project_id, after, limit)]
+async def list_standings(
+    tx: Transaction, project_id: ProjectId, *, asker: str, after: int, limit: int
+) -> tuple[list[Standing], str | None]:
+    """A project's allocations in the order they were opened, and the asker's role there, which only comes with one."""
+    rows = await tx.fetch(_STANDINGS_OF, project_id, after, limit, asker)
+    return [Standing(*row[:-1]) for row in rows], rows[0]["asker_role"] if rows else None
 
 
 async def standings(tx: Transaction, numbers: Iterable[int]) -> list[Standing]:
     """Some allocations, in the order in which they were opened."""
-    return [Standing(**row) for row in await tx.fetch(_STANDINGS_BY_NUMBER, list(numbers))]
+    return [Standing(*row) for row in await tx.fetch(_STANDINGS_BY_NUMBER, list(numbers))]
 
 
 async def get_standing(tx: Transaction, allocation_id: AllocationId) -> Standing:
@@ -317,7 +326,7 @@ async def get_standing(tx: Transaction, allocation_id: AllocationId) -> Standing
     row = await tx.fetchrow(_STANDING_BY_ID, allocation_id)
     if row is None:
         raise NotFound(f"there is no allocation {allocation_id}")
-    return Standing(**row)
+    return Standing(*row)
 
 
 async def list_transfers(tx: Transaction, allocation: int, *, after: int, limit: int) -> list[Transfer]:
