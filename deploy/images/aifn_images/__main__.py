@@ -132,7 +132,7 @@ def _kafka(this: Release) -> tuple[str, Path]:
         for jar in ensure_jars(home_folder(None) / f"kafka-{KAFKA_VERSION}", kafka_jars()):
             shutil.copy2(jar, folder / "jars")
         _unpack_java(folder)
-        _own_context("kafka", folder, ("start", "log4j2.properties"))
+        _own_context("kafka", folder, ("start", "learn", "log4j2.properties"))
         arguments = this.arguments(BASE_IMAGE=base, VERSION=KAFKA_VERSION)
         _build(SOURCES / "kafka" / "Dockerfile", folder, image, arguments)
     parts: list[dict[str, Any]] = [
