@@ -21,7 +21,7 @@ from aifn_accounting.settings import AccountingSettings
 from aifn_accounting.store import ledger, reads
 from aifn_accounting.store import usage as usage_store
 from aifn_common.batches import BatchReader
-from aifn_common.copying import copy_rows, moments
+from aifn_common.copying import copy_rows, moment
 from aifn_common.database import Database, connect, transaction
 from aifn_common.kafka import Hearing
 from aifn_common.migrations import migrate
@@ -203,7 +203,7 @@ async def copy(db: Database) -> float:
     """COPY of the same rows into the same indexed table: records a second."""
     names = Pseudonyms(KEY)
     await db.execute("CREATE TABLE copied (LIKE usage_record INCLUDING ALL)")
-    at = moments(START)
+    at = moment(START)
     rows = [
         usage_store.record_row(number, event, None, names.of(event.local_user), at)
         for number, event in enumerate(records())

@@ -7,12 +7,12 @@ from typing import Any
 
 import asyncpg
 import pytest
-from aifn_common.copying import NULL, bigint, copied_row, copy_rows, integers, moments, text, words
+from aifn_common.copying import NULL, bigint, copied_row, copy_rows, integers, moment, moments, text, words
 from aifn_common.database import Database, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-MAKERS: list[Callable[[Any], bytes]] = [integers, bigint, text, words, moments, text]
+MAKERS: list[Callable[[Any], bytes]] = [integers, bigint, text, words, moment, text]
 COLUMNS = ("i", "b", "t", "w", "m", "j")
 INTS = st.integers(-(2**31), 2**31 - 1)
 BIGINTS = st.integers(-(2**63), 2**63 - 1)
@@ -47,6 +47,11 @@ async def test_whatever_is_written_is_read_back(db: Database) -> None:
         assert asyncio.run_coroutine_threadsafe(there_and_back(db, map(as_row, rows)), loop).result(30) == rows
 
     await asyncio.to_thread(check)
+
+
+@given(st.tuples(MOMENTS, MOMENTS, MOMENTS))
+def test_three_moments_are_three_times_one(three: tuple[datetime, datetime, datetime]) -> None:
+    assert moments(*three) == b"".join(map(moment, three))
 
 
 async def test_thousands_of_rows_keep_their_order(db: Database) -> None:

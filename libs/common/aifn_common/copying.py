@@ -23,6 +23,7 @@ _count = struct.Struct(">h").pack
 _length = struct.Struct(">i").pack
 _int = struct.Struct(">ii").pack
 _bigint = struct.Struct(">iq").pack
+_three_bigints = struct.Struct(">iqiqiq").pack
 
 
 def copied_row(count: int, *parts: bytes) -> bytes:
@@ -32,8 +33,12 @@ def copied_row(count: int, *parts: bytes) -> bytes:
 
 def text(value: str) -> bytes:
     """A value of the type text or json."""
-    raw = value.encode()
-    return _length(len(raw)) + raw
+    return raw(value.encode())
+
+
+def raw(value: bytes) -> bytes:
+    """A value of the type bytea, or of the type text or json in UTF-8."""
+    return _length(len(value)) + value
 
 
 @lru_cache(maxsize=65_536)
@@ -53,9 +58,16 @@ def bigint(value: int) -> bytes:
     return _bigint(8, value)
 
 
-def moments(*values: datetime) -> bytes:
-    """Values of the type timestamptz; they are aware."""
-    return b"".join([_bigint(8, (value - _EPOCH) // _MICROSECOND) for value in values])
+def moment(value: datetime) -> bytes:
+    """A value of the type timestamptz; it is aware."""
+    return _bigint(8, (value - _EPOCH) // _MICROSECOND)
+
+
+def moments(first: datetime, second: datetime, third: datetime) -> bytes:
+    """Three values of the type timestamptz; they are aware."""
+    return _three_bigints(
+        8, (first - _EPOCH) // _MICROSECOND, 8, (second - _EPOCH) // _MICROSECOND, 8, (third - _EPOCH) // _MICROSECOND
+    )
 
 
 async def copy_rows(tx: Transaction, table: str, rows: Iterable[bytes], *, columns: Sequence[str]) -> None:

@@ -81,7 +81,7 @@ def _read_plain(record: Record) -> PlainUsage | None:
     value = record.value
     if value is None or len(value) > MAX_VALUE_BYTES or not value.isascii():
         return None
-    if _ESCAPE in value or _TOO_FINE.search(value) or not _has_plain_headers(record):
+    if _ESCAPE in value or (b"." in value and _TOO_FINE.search(value)) or not _has_plain_headers(record):
         return None
     try:
         usage = _decode(value)

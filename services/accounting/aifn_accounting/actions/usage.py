@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from aifn_common import clock
-from aifn_common.copying import moments
+from aifn_common.copying import moment
 from aifn_common.database import Transaction
 from aifn_common.errors import Refusal, Stale
 from aifn_common.kafka import Rejected
@@ -98,7 +98,7 @@ async def charge_usage(tx: Transaction, events: Sequence[Usage], settings: Accou
     rejected += await _conflicting(tx, intake)
     waiting = await _charge_effective(charging, intake, unpaid)
     charges = charging.charges
-    at = moments(now)
+    at = moment(now)
     await usage_store.add_records(
         tx,
         (

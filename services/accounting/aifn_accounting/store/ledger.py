@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from aifn_common.copying import NULL, bigint, copied_row, copy_rows, moments, text, words
+from aifn_common.copying import NULL, bigint, copied_row, copy_rows, moment, text, words
 from aifn_common.database import Row, Transaction
 from aifn_common.errors import NotFound
 from aifn_events.vocabulary import AllocationId, FactoryId, JobId, ProjectId, ResourceId, Subject
@@ -358,7 +358,7 @@ async def post(
     at: datetime,
 ) -> None:
     """Write transfers and the balances they lead to. The allocations must be locked."""
-    when = moments(at)
+    when = moment(at)
     heads: dict[tuple[int, Kind, Role, Role], bytes] = {}
     rows = []
     for number, kind, source, target, amount, job_id, usage in entries:

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
+import msgspec
 from aifn_common import outbox
-from aifn_common.copying import NULL, bigint, copied_row, copy_rows, integers, moments, text, words
+from aifn_common.copying import NULL, bigint, copied_row, copy_rows, integers, moments, raw, text, words
 from aifn_common.database import Database, Transaction
 from aifn_events.usage import UsageCharged
 from aifn_events.vocabulary import FactoryId, JobId, MachineId, ResourceId
@@ -48,6 +49,7 @@ RECORD_COLUMNS = (
     "rate_card",
 )
 _NO_CHARGE = NULL * 3
+_as_json = msgspec.json.Encoder().encode
 _STATEMENTS = """
 SELECT number, job_id, project_id, started_at, ended_at, amounts, occupied FROM usage_record
 WHERE number = ANY($1::bigint[])"""
@@ -136,29 +138,31 @@ def record_row(number: int, event: Usage, charge: Charge | None, pseudonym: str,
     """A usage record with its first charge as a row of its table.
 
     Args:
-        at: when it was recorded, as `copying.moments` makes it.
+        at: when it was recorded, as `copying.moment` makes it.
     """
     occupied = occupied_json(event)
     return copied_row(
         len(RECORD_COLUMNS),
         bigint(number),
-        words(event.machine_id, event.partition_id, event.kind, event.state, event.collector),
-        words(event.project_id),
-        words(event.local_user, pseudonym),
+        words(
+            event.machine_id,
+            event.partition_id,
+            event.kind,
+            event.state,
+            event.collector,
+            event.project_id,
+            event.local_user,
+            pseudonym,
+        ),
         text(event.local_job_id),
         text(event.job_id),
         integers(event.segment, event.revision, event.nodes),
         moments(event.submitted_at, event.started_at, event.ended_at),
-        text(_as_json(event.amounts)),
+        raw(_as_json(event.amounts)),
         at,
         NULL if occupied is None else text(occupied),
         _NO_CHARGE if charge is None else bigint(charge.allocation) + bigint(charge.amount) + words(charge.rate_card),
     )
-
-
-def _as_json(amounts: Mapping[ResourceId, int]) -> str:
-    """Amounts as JSON; a resource has no letter that JSON would write in another way."""
-    return "{" + ",".join([f'"{resource}":{amount}' for resource, amount in amounts.items()]) + "}"
 
 
 async def add_further_charges(
