@@ -444,7 +444,7 @@ def test_whenever_months_are_closed_what_was_frozen_and_entered_is_what_the_reco
     backends: Backends, settings: AccountingSettings, story: list[tuple[int, ...] | str]
 ) -> None:
     async def live() -> None:
-        await later(days=45)
+        await later(days=75)  # after whatever may be heard
         async with backends.database("aifn_accounting") as db:
             await have_project(db)
             said: set[tuple[int, ...]] = set()
