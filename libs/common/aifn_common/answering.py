@@ -11,9 +11,9 @@ from aifn_common import operations
 from aifn_common.database import Opening
 from aifn_common.health import add_probes
 from aifn_common.oidc import TokenValidator
+from aifn_common.problems import BodyLimit, add_problems
 from aifn_common.rooms import Service
 from aifn_common.settings import ServiceSettings
-from aifn_common.web import BodyLimit, add_problems
 
 
 def make_api(service: Service, settings: ServiceSettings, *, validator: TokenValidator | None = None) -> FastAPI:

@@ -6,14 +6,20 @@ Here the parameters of a dependency become the route's own, and the dependency i
 
 import inspect
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import wraps
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, cast, get_args, get_origin
 
 from fastapi import Request, Response, params
+from fastapi.dependencies.models import Dependant
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined, PydanticUndefinedType
 
+Values = dict[str, Any]
 Endpoint = Callable[..., Awaitable[Any]]
 _NOT_OF_THE_REQUEST = (Request, Response)
 """FastAPI gives a function one of each, whatever the parameter is called."""
+_CONSTANTS = (str, int, float, bool, type(None), PydanticUndefinedType)
 
 
 class TwoMeanings(TypeError):
@@ -78,3 +84,60 @@ def _name_of(wanted: dict[str, inspect.Parameter], one: inspect.Parameter) -> st
     if one.annotation in _NOT_OF_THE_REQUEST:
         return next((name for name, known in wanted.items() if known.annotation is one.annotation), one.name)
     return one.name
+
+
+def make_reader(dependant: Dependant) -> Callable[[Request], Values | None] | None:
+    """A quick reader of a route's parameters; None for a route that asks for more than its path and its query.
+
+    FastAPI asks of each parameter at each request what kind it is. The reader knows, and takes what is valid; it
+    returns None where something is missing or wrong, and FastAPI then reads it all again and says what.
+    """
+    if dependant.dependencies or dependant.header_params or dependant.cookie_params or dependant.body_params:
+        return None
+    if not all(_is_plain(one) for one in (*dependant.path_params, *dependant.query_params)):
+        return None
+    of_path = [(one.name, one.alias, one.validate) for one in dependant.path_params]
+    of_query = [(one.name, one.alias, one.validate, one.default) for one in dependant.query_params]
+
+    def read(request: Request) -> Values | None:
+        values: Values = {}
+        for name, alias, validate in of_path:
+            values[name], wrong = validate(request.path_params[alias])
+            if wrong:
+                return None
+        query = request.query_params if request.scope["query_string"] else {}
+        for name, alias, validate, default in of_query:
+            if alias in query:
+                values[name], wrong = validate(query[alias])
+                if wrong:
+                    return None
+            elif default is PydanticUndefined:
+                return None
+            else:
+                values[name] = default
+        return values
+
+    return read
+
+
+def _is_plain(one: Any) -> bool:
+    """One word of a path or a query, under one name; what it is if it is not said, is not changed by who gets it."""
+    info = one.field_info
+    kinds = (info.annotation, *get_args(info.annotation))
+    is_model = any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
+    has_one_name = info.validation_alias in (None, info.alias)
+    default_stays = info.default_factory is None and isinstance(one.default, _CONSTANTS) and not info.validate_default
+    return has_one_name and default_stays and not is_model
+
+
+def with_values(dependant: Dependant, of: Callable[[Request], Values]) -> Dependant:
+    """The same route without parameters of its own: those are had from a request by `of`."""
+    call = cast(Endpoint, dependant.call)
+    said = dependant.request_param_name
+    name = said or "request"
+
+    async def answer(**given: Any) -> Any:
+        request = given[name] if said else given.pop(name)
+        return await call(**given, **of(request))
+
+    return replace(dependant, path_params=[], query_params=[], call=answer, request_param_name=name)

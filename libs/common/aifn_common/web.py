@@ -1,66 +1,37 @@
 """HTTP for every service: one transaction a change, one check a request, one shape for errors.
 
-The plumbing of a route, in this order: the body is read (bounded), the person is recognised, a connection is taken
-(a transaction, if something may change), the route runs, its check is confirmed, the transaction is committed, the
-answer leaves.
+The plumbing of a route, in this order: the body of a change is read (bounded), the person is recognised, a connection
+is taken (a transaction, if something may change), the route runs, its check is confirmed, the transaction is committed,
+the answer leaves.
 """
 
 import hashlib
-import json
-import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Generic, TypeVar
 
-import asyncpg
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aifn_common import access, clock, event_log, idempotency, membership, outbox, telemetry
 from aifn_common.cursors import read_cursor, write_cursor
-from aifn_common.database import CONNECTION_FAULTS, Database, Transaction, reading, transaction
-from aifn_common.errors import PreconditionFailed, PreconditionRequired, Refusal, Unauthenticated
+from aifn_common.database import Database, Transaction, reading, transaction
+from aifn_common.errors import PreconditionFailed, PreconditionRequired, Unauthenticated
 from aifn_common.oidc import Identity
-from aifn_common.parameters import Endpoint, flatten
+from aifn_common.parameters import Endpoint, Values, flatten, make_reader, with_values
+from aifn_common.problems import PROBLEM, NotModified, Problem, status_of
 from aifn_common.settings import ServiceSettings
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
-PROBLEM = "application/problem+json"
-_MEMBERS = {"type", "title", "status", "detail", "code", "headers"}
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+_VALUES = "aifn.values"
 MAX_PAGE = 200
+READS = ("GET", "HEAD")
 BEARER = HTTPBearer(auto_error=False, description="an access token of the factory's issuer")
-
-
-class BodyTooLarge(Refusal):
-    """The request is larger than this service reads."""
-
-    code = "body_too_large"
-    status = 413
-
-
-class NotModified(Exception):
-    """The asker has this revision already."""
-
-    def __init__(self, etag: str) -> None:
-        super().__init__(etag)
-        self.etag = etag
-
-
-class Problem(BaseModel):
-    """What went wrong, for people and for programs (RFC 9457)."""
-
-    type: str = Field(examples=["urn:aifn:problem:not_found"])
-    title: str = Field(examples=["Not found"])
-    status: int = Field(examples=[404])
-    detail: str = Field(examples=["there is no such thing"])
-    code: str = Field(description="stable, for programs", examples=["not_found"])
 
 
 class Route(APIRoute):
@@ -69,13 +40,13 @@ class Route(APIRoute):
     def __init__(self, path: str, endpoint: Endpoint, **more: Any) -> None:
         super().__init__(path, flatten(endpoint), **more)
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Handler:
         """Wrap the handler FastAPI made."""
-        described = self.dependant
         # The bearer scheme is there for OpenAPI: who asks is found out below, before the route's own parameters.
-        self.dependant = replace(described, dependencies=[d for d in described.dependencies if d.call is not BEARER])
-        run = super().get_route_handler()
-        self.dependant = described
+        asked = replace(self.dependant, dependencies=[d for d in self.dependant.dependencies if d.call is not BEARER])
+        run = self._handler_of(asked)
+        if (read := make_reader(asked)) is not None:
+            run = _quickly(read, self._handler_of(with_values(asked, lambda request: request.scope[_VALUES])), run)
         path = self.path_format
 
         async def handle(request: Request) -> Response:
@@ -87,7 +58,7 @@ class Route(APIRoute):
                 status = response.status_code
                 return response
             except Exception as fault:
-                status = _status_of(fault)
+                status = status_of(fault)
                 raise
             finally:
                 telemetry.metrics.answers.add(path, request.method, status)
@@ -95,27 +66,33 @@ class Route(APIRoute):
 
         return handle
 
+    def _handler_of(self, dependant: Dependant) -> Handler:
+        described, self.dependant = self.dependant, dependant
+        try:
+            return super().get_route_handler()
+        finally:
+            self.dependant = described
 
-def _status_of(fault: Exception) -> int:
-    """The status that `add_problems` answers a fault with."""
-    if isinstance(fault, Refusal):
-        return fault.status
-    if isinstance(fault, HTTPException):
-        return fault.status_code
-    if isinstance(fault, NotModified):
-        return 304
-    if isinstance(fault, RequestValidationError | asyncpg.DataError):
-        return 422
-    return 503 if isinstance(fault, CONNECTION_FAULTS) else 500
+
+def _quickly(read: Callable[[Request], Values | None], quick: Handler, thorough: Handler) -> Handler:
+    async def run(request: Request) -> Response:
+        values = read(request)
+        if values is None:
+            return await thorough(request)
+        request.scope[_VALUES] = values
+        return await quick(request)
+
+    return run
 
 
 async def _walk(request: Request, run: Callable[[Request], Awaitable[Response]]) -> Response:
-    await request.body()
+    if request.method not in READS:
+        await request.body()
     identity = await _identify(request)
     db: Database | None = request.app.state.db
     if db is None:
         raise ConnectionError("the database has not answered yet")
-    if request.method in ("GET", "HEAD"):
+    if request.method in READS:
         async with reading(db) as connection:
             return await _answer(request, run, identity, connection)
     with clock.held():
@@ -150,7 +127,7 @@ async def _answer(
     response = await run(request)
     if not who.checked:
         raise RuntimeError(f"{request.method} {request.url.path} answered without asking who may")
-    if request.method not in ("GET", "HEAD") and response.status_code < 400:
+    if request.method not in READS and response.status_code < 400:
         await _keep(request, identity, tx)
     return response
 
@@ -285,94 +262,3 @@ def check_if_match(request: Request, revision: int) -> None:
         raise PreconditionRequired(f"send If-Match with the ETag you read; it is {etag_of(revision)} now")
     if etag_of(revision) not in [tag.strip() for tag in said.split(",")]:
         raise PreconditionFailed(f"this was changed meanwhile: it is {etag_of(revision)} now; read it again")
-
-
-def add_problems(app: FastAPI) -> None:
-    """Turn every error into a problem document."""
-
-    @app.exception_handler(Refusal)
-    async def refused(_: Request, refusal: Refusal) -> Response:
-        headers = {"www-authenticate": "Bearer"} if refusal.status == 401 else None
-        details = {name: value for name, value in refusal.details.items() if isinstance(value, int | str | bool | list)}
-        more = {name: value for name, value in details.items() if name not in _MEMBERS}
-        return problem_response(refusal.status, refusal.code, str(refusal), headers=headers, **more)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, wrong: RequestValidationError) -> Response:
-        errors = [
-            {"where": ".".join(str(part) for part in error["loc"]), "message": error["msg"]}
-            for error in wrong.errors()[:20]
-        ]
-        detail = "; ".join(f"{error['where']}: {error['message']}" for error in errors)[:1000]
-        return problem_response(422, "invalid", detail, errors=errors)
-
-    @app.exception_handler(HTTPException)
-    async def http(_: Request, wrong: HTTPException) -> Response:
-        code = {404: "no_such_path", 405: "method_not_allowed"}.get(wrong.status_code, "http_error")
-        return problem_response(wrong.status_code, code, str(wrong.detail), headers=wrong.headers)
-
-    @app.exception_handler(NotModified)
-    async def unchanged(_: Request, known: NotModified) -> Response:
-        return Response(status_code=304, headers={"etag": known.etag})
-
-    @app.exception_handler(asyncpg.DataError)
-    async def unfit(_: Request, wrong: asyncpg.DataError) -> Response:
-        return problem_response(422, "invalid", f"a value cannot be kept: {str(wrong)[:200]}")
-
-    for fault in CONNECTION_FAULTS:
-        app.add_exception_handler(fault, _away)
-    app.add_exception_handler(Exception, _our_fault)
-
-
-async def _away(_: Request, fault: Exception) -> Response:
-    log.warning("the database is away: %r", fault)
-    return problem_response(503, "try_again", "something this needs is away; try again", headers={"retry-after": "2"})
-
-
-async def _our_fault(request: Request, fault: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=fault)
-    return problem_response(500, "fault", "this is our fault; it has been noted")
-
-
-def problem_response(
-    status: int, code: str, detail: str, *, headers: MutableMapping[str, str] | Any = None, **more: Any
-) -> Response:
-    """A problem document; `more` become its extension members."""
-    body = {
-        **more,
-        "type": f"urn:aifn:problem:{code}",
-        "title": code.replace("_", " ").capitalize(),
-        "status": status,
-        "detail": detail,
-        "code": code,
-    }
-    # Half of a surrogate pair, which JSON can say and UTF-8 cannot, stays escaped.
-    return Response(json.dumps(body, default=str), status, headers=headers, media_type=PROBLEM)
-
-
-class BodyLimit:
-    """Refuses bodies over a size before they are read, whether they say their length or not."""
-
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app = app
-        self._most = most
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, counting what it sends."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        said = dict(scope["headers"]).get(b"content-length", b"0")
-        seen = 0
-
-        async def counted() -> Message:
-            nonlocal seen
-            if said.isdigit() and int(said) > self._most:
-                raise BodyTooLarge(f"{int(said)} bytes are more than {self._most}")
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._most:
-                raise BodyTooLarge(f"the body is larger than {self._most} bytes")
-            return message
-
-        await self._app(scope, counted, send)

@@ -13,11 +13,11 @@ from aifn_common import clock, telemetry
 from aifn_common.database import CONNECTION_FAULTS, Database, close, connect, transaction
 from aifn_common.health import add_probes
 from aifn_common.hearing import Hearing
+from aifn_common.problems import BodyLimit, add_problems
 from aifn_common.rooms import Service, Timer
 from aifn_common.service import Worker, calm_garbage_collection, prepare, serve
 from aifn_common.settings import WrongSetting, read_settings
 from aifn_common.topics import BrokerAway, prepare_topics
-from aifn_common.web import BodyLimit, add_problems
 from fastapi import FastAPI
 
 from aifn_fedgate import api, delivery, measures, mirrored, subscribers, timers, topics

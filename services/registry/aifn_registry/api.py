@@ -3,8 +3,8 @@
 from typing import Annotated, Any
 
 from aifn_common import clock
+from aifn_common.problems import PROBLEM
 from aifn_common.web import (
-    PROBLEM,
     Page,
     Paging,
     Tx,
