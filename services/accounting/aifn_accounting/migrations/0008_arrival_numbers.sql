@@ -1,3 +1,4 @@
+-- works-with: 0006
 -- Each transaction has a million arrival numbers of its own, so that nobody waits for anybody. The numbers that it does
 -- not use are nobody's; the order of transactions is all that they say.
 CREATE OR REPLACE FUNCTION take_arrival_numbers(count int) RETURNS bigint LANGUAGE plpgsql AS $$
