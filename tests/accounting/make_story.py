@@ -179,6 +179,7 @@ async def _november(ask: Asker, db: Database, settings: AccountingSettings, wire
         job = chance.randrange(12)
         await wire.hear(closed(f"j{job}", chance.randint(1, 2), chance.choice(["p1", "p2"])))
         await timers.settle_suspense(db, settings)
+    await _correct(ask, chance)
     await wire.hear(award("p-lost", 50))
     await timers.settle_suspense(db, settings)
     waiting = (await _said(await ask.get("/v1/suspense")))["items"]
@@ -188,6 +189,18 @@ async def _november(ask: Asker, db: Database, settings: AccountingSettings, wire
     await _said(await ask.post(f"/v1/suspense/{waiting[-1]['usage_number']}/attribution", json=words))
     await wire.hear(placed("j1", 99_999_999, "p1", revision=7), placed("j3", 40, "p2", revision=9))
     await timers.watch_usage(db, settings)
+
+
+async def _correct(ask: Asker, chance: Random) -> None:
+    """Give back a part of a charge, and a part of that is taken back again."""
+    found = (await _said(await ask.get("/v1/allocations", params={"project": "p2", "resource": GPU})))["items"]
+    path = f"/v1/allocations/{found[0]['allocation_id']}"
+    lines = (await _said(await ask.get(f"{path}/statement", params={"limit": 100})))["items"]
+    line = chance.choice([one for one in lines if one["kind"] == "charge" and one["postings"][0]["amount"] < -1])
+    words = {"transfer_id": line["transfer_id"], "amount": 2, "reason": "a node had failed"}
+    made = await _said(await ask.post(f"{path}/corrections", json=words))
+    words = {"transfer_id": made["transfer_id"], "amount": -1, "reason": "only for half of the time"}
+    await _said(await ask.post(f"{path}/corrections", json=words))
 
 
 def _grant(amount: int) -> dict[str, Any]:
