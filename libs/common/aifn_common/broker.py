@@ -6,13 +6,41 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
+from aiokafka import conn
 from aiokafka.errors import KafkaConnectionError
 from faststream.security import BaseSecurity
 
 from aifn_common.settings import ServiceSettings, WrongSetting
 
 KNOCK_SECONDS = 5
+KNOCK_AGAIN_MS = 500
+"""Between a client's attempts while the broker is away: dozens that knock ten times a second slow its start down."""
 UNWILLING = "the broker takes the connection and ends it: does it speak TLS, and is AIFN_KAFKA_CA_FILE set then?"
+
+
+class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]
+    """A connection whose end is a fault of the network on uvloop too.
+
+    uvloop raises RuntimeError where the broker has just closed a connection; aiokafka expects OSError alone, and a
+    consumer that meets it hears nothing more (https://github.com/aio-libs/aiokafka/issues/1038).
+    """
+
+    def send(self, request: Any, expect_response: bool = True) -> Any:
+        """Send a request. Raises KafkaConnectionError, also for a transport that is closed already."""
+        try:
+            return super().send(request, expect_response)
+        except RuntimeError as closed:
+            self.close(reason=conn.CloseReason.CONNECTION_BROKEN)
+            raise KafkaConnectionError(f"the connection to {self.host}:{self.port} is closed: {closed}") from closed
+
+
+conn.AIOKafkaConnection = Connection
+
+
+def has_ended(consumer: Any) -> bool:
+    """Whether a consumer's work in its group has ended by an unexpected fault: it never hears anything again."""
+    routine = getattr(getattr(consumer, "_coordinator", None), "_coordination_task", None)
+    return routine is not None and bool(routine.done())
 
 
 def connection_of(settings: ServiceSettings) -> dict[str, Any]:
@@ -21,7 +49,7 @@ def connection_of(settings: ServiceSettings) -> dict[str, Any]:
     Raises: WrongSetting, if a file is no certificate or no key.
     """
     context = tls_context(settings)
-    options: dict[str, Any] = {"bootstrap_servers": settings.kafka}
+    options: dict[str, Any] = {"bootstrap_servers": settings.kafka, "retry_backoff_ms": KNOCK_AGAIN_MS}
     return options if context is None else options | {"security_protocol": "SSL", "ssl_context": context}
 
 

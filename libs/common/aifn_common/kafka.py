@@ -21,7 +21,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
 
 from aifn_common import clock, dead_letters, event_log, telemetry
-from aifn_common.broker import security_of
+from aifn_common.broker import KNOCK_AGAIN_MS, has_ended, security_of
 from aifn_common.database import Database, Transaction
 from aifn_common.dead_letters import Record
 from aifn_common.errors import Refusal
@@ -41,6 +41,8 @@ ATTEMPTS = 3
 PAUSES_SECONDS = (0.2, 1.0)
 METADATA_MS = 30_000
 """How soon a consumer notices a topic that was made after it had started."""
+ENDED_SECONDS = 1.0
+"""Between looks at whether a consumer has ended."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,12 @@ async def start_together(broker: KafkaBroker) -> None:
     await asyncio.gather(*(subscriber.start() for subscriber in broker.subscribers))
 
 
+async def until_one_ends(broker: KafkaBroker) -> None:
+    """Return when a consumer has ended by a fault that its client does not survive. Only a new one hears again."""
+    while not any(has_ended(getattr(one, "consumer", None)) for one in broker.subscribers):  # noqa: ASYNC110
+        await asyncio.sleep(ENDED_SECONDS)
+
+
 def patience_of(settings: ServiceSettings) -> dict[str, Any]:
     """How long a broker waits for a consumer, in milliseconds, as aiokafka is told."""
     return {
@@ -166,6 +174,7 @@ def make_broker(hears: Subscriptions, hearing: Hearing) -> KafkaBroker:
         security=security_of(settings),
         client_id=f"aifn-{hears.service}",
         metadata_max_age_ms=METADATA_MS,
+        retry_backoff_ms=KNOCK_AGAIN_MS,
         consumer_only=True,  # what we say goes through the outbox
         allow_auto_create_topics=False,
         graceful_timeout=settings.graceful_seconds,

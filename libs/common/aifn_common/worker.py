@@ -15,7 +15,7 @@ from aifn_common.broker import reason_away
 from aifn_common.database import CONNECTION_FAULTS, Database, Opening
 from aifn_common.health import Watch
 from aifn_common.hearing import Hearing
-from aifn_common.kafka import make_broker, start_together
+from aifn_common.kafka import make_broker, start_together, until_one_ends
 from aifn_common.migrations import fit, newest_of
 from aifn_common.outbox import Relay
 from aifn_common.rooms import Service, Timer, source_of
@@ -94,7 +94,9 @@ class Worker:
             await _unless(hearing.stopping, start_together(broker))
             self._broker = broker
             hearing.waits.pop(BROKER, None)
-            await hearing.stopping.wait()
+            await _unless(hearing.stopping, until_one_ends(broker))
+            if not hearing.stopping.is_set():
+                log.error("a consumer has ended by a fault of its client: all of them start again")
         except Exception as fault:
             why = await reason_away(self._settings) or repr(fault)
             hearing.waits[BROKER] = why
@@ -108,6 +110,7 @@ class Worker:
             with suppress(Exception):
                 async with asyncio.timeout(self._settings.stop_seconds):
                     await broker.stop()
+            hearing.joined.difference_update(one.group for one in self._hears.single)
         await _unless(hearing.stopping, asyncio.sleep(1))
 
     async def _lead(self, hearing: Hearing, db: Database) -> None:
