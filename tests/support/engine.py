@@ -112,7 +112,7 @@ def kafka_box(network: Network | None = None, image: str = KAFKA_IMAGE) -> tuple
         "GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
         "GROUP_MIN_SESSION_TIMEOUT_MS": "1000",
         # After kill -9 its new life must wait until the old one has timed out.
-        "BROKER_SESSION_TIMEOUT_MS": "3000",
+        "BROKER_SESSION_TIMEOUT_MS": "2000",
         "BROKER_HEARTBEAT_INTERVAL_MS": "500",
         "LOG_CLEANER_THREADS": "1",
         "LOG_CLEANER_DEDUPE_BUFFER_SIZE": "8388608",

@@ -48,7 +48,7 @@ share.coordinator.state.topic.num.partitions=4
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 # After kill -9 the broker's new life must wait until its old one has timed out: nine seconds by default.
-broker.session.timeout.ms=3000
+broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
 # Sized for a laptop: the cleaner alone would take 128 MB of the heap.
 log.cleaner.threads=1
