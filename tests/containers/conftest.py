@@ -1,14 +1,17 @@
 """One factory in containers for all these tests; without an engine or an image they are skipped, and say why."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from aifn_common import clock
 
+from benchmarks.figures import Figure, compare, keep
 from tests.containers.world import World, needed_images, running_world
 from tests.support import engine
 
-FIGURES = pytest.StashKey[list[str]]()
+FIGURES = pytest.StashKey[list[Figure]]()
+Told = Callable[[str, float, float], None]
+"""Takes what was measured, its seconds, and the seconds that operators are promised."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,12 +53,19 @@ async def told_time(world: World) -> World:
 
 
 @pytest.fixture
-def figure(request: pytest.FixtureRequest) -> list[str]:
-    """Lines to print at the end: what was measured, never judged."""
-    return request.config.stash[FIGURES]
+def figure(request: pytest.FixtureRequest) -> Told:
+    """Keeps what was measured, to be printed and written at the end; it is never judged."""
+
+    def tell(what: str, seconds: float, target: float) -> None:
+        request.config.stash[FIGURES].append(compare(what, seconds, "s", "target", target))
+
+    return tell
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print them."""
-    for line in config.stash[FIGURES]:
-        terminalreporter.write_line(line)
+    """Print them, and write build/bench/containers.json as the benchmarks write theirs."""
+    figures = config.stash[FIGURES]
+    for one in figures:
+        terminalreporter.write_line(f"{one.figure}: {one.value:.1f} s (target {one.reference_value:g} s)")
+    if figures:
+        keep("containers", figures)

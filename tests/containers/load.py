@@ -52,6 +52,21 @@ def small_job(number: int) -> dict[str, object]:
     }
 
 
+async def job_is_dispatched(world: World, name: str) -> None:
+    """Submit a job and wait until the API says that its site has it.
+
+    By then an event of the scheduler has had its effect in accounting, and accounting's answer in the scheduler.
+    """
+    person = await weather(world)
+    job = await person.post("scheduler", "/v1/jobs", small_job(0) | {"name": name}, key=name)
+
+    async def underway() -> bool:
+        state = (await person.get("scheduler", f"/v1/jobs/{job['job_id']}"))["state"]
+        return state not in ("queued", "placed")
+
+    await until(underway, seconds=150, what="a job submitted afterwards is dispatched")
+
+
 async def closed(world: World) -> int:
     """How many jobs have come to their end."""
     return int(await world.tables.value("scheduler", "SELECT count(*) FROM job WHERE state = 'closed'"))
