@@ -8,14 +8,16 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What a run of requests took. `waits`: seconds for each answer, sorted."""
+    """What a run of requests took. `waits`: seconds for each answer, sorted; `own_cpu`: seconds of CPU of the asker."""
 
     seconds: float
     waits: list[float]
+    own_cpu: float
 
     @property
     def rate(self) -> float:
@@ -36,41 +38,74 @@ def get(port: int, path: str, token: str, scheme: str = "Bearer") -> bytes:
 async def ask(port: int, requests: Sequence[bytes], *, connections: int, times: int = 1) -> Taken:
     """Send all requests, `times` over, from so many connections. Raises RuntimeError for an answer that is not 200."""
     shares = [list(requests[start::connections]) * times for start in range(min(connections, len(requests)))]
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     waits = await asyncio.gather(*(_connection(port, share) for share in shares))
-    took = time.perf_counter() - began
-    return Taken(took, sorted(wait for some in waits for wait in some))
+    took, burnt = time.perf_counter() - began, time.process_time() - cpu
+    return Taken(took, sorted(wait for some in waits for wait in some), burnt)
 
 
 async def ask_each(ports: Sequence[int], requests: Sequence[Sequence[bytes]], *, connections: int) -> Taken:
     """The same of several processes at once, as what balances load before them would."""
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     pairs = zip(ports, requests, strict=True)
     taken = await asyncio.gather(*(ask(port, some, connections=connections) for port, some in pairs))
-    took = time.perf_counter() - began
-    return Taken(took, sorted(wait for one in taken for wait in one.waits))
+    took, burnt = time.perf_counter() - began, time.process_time() - cpu
+    return Taken(took, sorted(wait for one in taken for wait in one.waits), burnt)
 
 
 async def _connection(port: int, requests: Sequence[bytes]) -> list[float]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    waits = []
-    try:
-        for request in requests:
-            began = time.perf_counter()
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            body = await reader.readexactly(_length(head))
-            waits.append(time.perf_counter() - began)
-            if not head.startswith(b"HTTP/1.1 200"):
-                raise RuntimeError(f"{request!r} was answered by {head!r} {body[:300]!r}")
-    finally:
-        writer.close()
-    return waits
+    loop = asyncio.get_running_loop()
+    _, asker = await loop.create_connection(lambda: _Asker(requests, loop.create_future()), "127.0.0.1", port)
+    return await asker.done
+
+
+class _Asker(asyncio.Protocol):
+    """One connection: a request leaves when the answer to the one before is here."""
+
+    def __init__(self, requests: Sequence[bytes], done: asyncio.Future[list[float]]) -> None:
+        self.done = done
+        self._requests = iter(requests)
+        self._waits: list[float] = []
+        self._answer = b""
+        self._wanted = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._next()
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+        if not self._wanted:
+            end = self._answer.find(b"\r\n\r\n") + 4
+            if end < 4:
+                return
+            self._wanted = end + _length(self._answer[:end])
+        if len(self._answer) < self._wanted:
+            return
+        self._waits.append(time.perf_counter() - self._began)
+        if not self._answer.startswith(b"HTTP/1.1 200"):
+            self._transport.close()
+            self.done.set_exception(RuntimeError(f"{self._request!r} was answered by {self._answer[:500]!r}"))
+            return
+        self._next()
+
+    def connection_lost(self, why: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(why or ConnectionResetError(f"hung up on {self._request!r}"))
+
+    def _next(self) -> None:
+        request = next(self._requests, None)
+        if request is None:
+            self.done.set_result(self._waits)
+            self._transport.close()
+            return
+        self._request, self._answer, self._wanted = request, b"", 0
+        self._began = time.perf_counter()
+        self._transport.write(request)
 
 
 def _length(head: bytes) -> int:
-    for line in head.split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            return int(value)
-    raise RuntimeError(f"an answer without a length: {head!r}")
+    start = head.lower().find(b"\r\ncontent-length:")
+    if start < 0:
+        raise RuntimeError(f"an answer without a length: {head!r}")
+    return int(head[start + 17 : head.index(b"\r\n", start + 2)])

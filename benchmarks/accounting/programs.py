@@ -91,6 +91,15 @@ def api(number: int, environment: Mapping[str, str]) -> Iterator[Program]:
         yield one
 
 
+@contextlib.contextmanager
+def bare(number: int) -> Iterator[Program]:
+    """A FastAPI route and nothing else."""
+    port = free_port(None)
+    words = [sys.executable, "-m", "benchmarks.accounting.bare", str(port)]
+    with program(words, name=f"bare-{number}", probe="/projects/p/balances", environment={}, port=port) as one:
+        yield one
+
+
 def burnt(pid: int) -> float:
     """CPU seconds of a process, of its children, and of those that it has waited for."""
     total = 0.0

@@ -5,22 +5,26 @@ import json
 import os
 import urllib.parse
 import urllib.request
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import asyncpg
 import uvloop
 from aifn_accounting.app import service
 from aifn_common.database import Database, connect, transaction
 from aifn_common.migrations import migrate
 from aifn_local.stack_state import StackState
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.accounting import load
-from benchmarks.accounting.programs import Program, api, burnt, issuer, server_pid
+from benchmarks.accounting.programs import Program, api, bare, burnt, issuer, server_pid
 from benchmarks.figures import Figure, compare
 
 ALLOCATIONS = int(os.environ.get("AIFN_BENCH_ALLOCATIONS", "100000"))
 REQUESTS = int(os.environ.get("AIFN_BENCH_REQUESTS", "20000"))
 CONNECTIONS = 32
 PAGES = 200
+SELECTS = 3000
 WANTED_RATE = 2_000
 WANTED_PAGE_MS = 50
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -55,49 +59,105 @@ FROM allocation a JOIN account p ON p.owner = 'pool:union' AND p.resource = a.re
 """
 
 
+@dataclass(frozen=True)
+class Costs:
+    """A run of requests, with what each took of a CPU, in milliseconds."""
+
+    taken: load.Taken
+    service_ms: float
+    server_ms: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.taken.rate:,.0f} requests/s, p50 {self.taken.at(50):.1f} ms, p99 {self.taken.at(99):.1f} ms; CPU of"
+            f" each: service {self.service_ms:.3f} ms, PostgreSQL {self.server_ms:.3f} ms,"
+            f" asker {self.taken.own_cpu / len(self.taken.waits) * 1e3:.3f} ms"
+        )
+
+
 def measure(state: StackState) -> list[Figure]:
-    """Requests a second of balances of single projects, and the time of a page of 100 allocations."""
+    """Requests a second of balances of single projects, what they cost, and the time of a page of 100 allocations.
+
+    Beside them, in the same minute and with the same asker: a FastAPI route without token and database, and `SELECT 1`.
+    """
     url = uvloop.run(prepare(state.postgres_url, ALLOCATIONS))
+    figures = []
     with issuer() as login:
         environment = {
             "AIFN_DATABASE_URL": url,
             "AIFN_KAFKA": state.kafka_bootstrap,
             "AIFN_OIDC_ISSUER": f"http://127.0.0.1:{login.port}",
         }
-        figures = []
-        for processes in (1, 2):
-            figures += _of_processes(processes, environment, login, server_pid(state))
-    return figures
-
-
-def _of_processes(count: int, environment: dict[str, str], login: Program, postgres: int | None) -> list[Figure]:
-    with contextlib.ExitStack() as stack:
-        running = [stack.enter_context(api(number, environment)) for number in range(count)]
         projects = ALLOCATIONS // 2
         people = [f"person-q{number * 7919 % projects}" for number in range(min(1000, projects))]
         tokens = {subject: token(login, "newcomer", subject) for subject in people}
-        asked = [
-            _share(balances(one.port, tokens)[number::count], REQUESTS // count) for number, one in enumerate(running)
-        ]
-        ports = [one.port for one in running]
-        uvloop.run(load.ask_each(ports, [some[:500] for some in asked], connections=CONNECTIONS // count))
-        service_before = sum(one.seconds_of_cpu() for one in running)
-        server_before = burnt(postgres) if postgres else 0.0
-        taken = uvloop.run(load.ask_each(ports, asked, connections=CONNECTIONS // count))
-        cpu = (sum(one.seconds_of_cpu() for one in running) - service_before) / len(taken.waits) * 1e6
-        server = ((burnt(postgres) if postgres else 0.0) - server_before) / len(taken.waits) * 1e6
-        words = f"{count} process" + ("es" if count > 1 else "")
-        print(
-            f"reads, {words}: {taken.rate:,.0f} requests/s of balances, p50 {taken.at(50):.1f} ms,"
-            f" p99 {taken.at(99):.1f} ms; CPU for each: service {cpu:.0f} µs, PostgreSQL {server:.0f} µs"
-        )
-        figures = [
-            compare(f"balance GET, {words}", taken.rate, "requests/s", "what is wanted on 2 cores", WANTED_RATE),
-            compare(f"balance GET, {words}, p99", taken.at(99), "ms", "p50", taken.at(50)),
-        ]
-        if count == 1:
-            figures.append(_page(running[0].port, token(login, "auditor")))
-        return figures
+        for count in (1, 2):
+            with contextlib.ExitStack() as stack:
+                running = [stack.enter_context(api(number, environment)) for number in range(count)]
+                ours = _ask_all(running, [balances(one.port, tokens) for one in running], server_pid(state))
+                if count == 1:
+                    figures.append(_page(running[0].port, token(login, "auditor")))
+            with contextlib.ExitStack() as stack:
+                running = [stack.enter_context(bare(number)) for number in range(count)]
+                asked = [
+                    [load.get(one.port, f"/projects/{who}/balances", tokens[who]) for who in people] for one in running
+                ]
+                theirs = _ask_all(running, asked, None)
+            figures += _figures(count, ours, theirs, uvloop.run(_select_one(url)))
+    return figures
+
+
+def _ask_all(running: list[Program], asked: list[list[bytes]], postgres: int | None) -> Costs:
+    """Each process is asked its share of `REQUESTS`, after a while to warm up."""
+    count = len(running)
+    ports = [one.port for one in running]
+    shares = [_share(some[number::count], REQUESTS // count) for number, some in enumerate(asked)]
+    uvloop.run(load.ask_each(ports, [some[:1000] for some in shares], connections=CONNECTIONS // count))
+    service, server = sum(one.seconds_of_cpu() for one in running), burnt(postgres) if postgres else 0.0
+    taken = uvloop.run(load.ask_each(ports, shares, connections=CONNECTIONS // count))
+    service, server = (
+        sum(one.seconds_of_cpu() for one in running) - service,
+        burnt(postgres) - server if postgres else 0.0,
+    )
+    return Costs(taken, service / len(taken.waits) * 1e3, server / len(taken.waits) * 1e3)
+
+
+def _figures(count: int, ours: Costs, bare_route: Costs, select_ms: float) -> list[Figure]:
+    words = f"{count} process" + ("es" if count > 1 else "")
+    print(f"reads, {words}: balances: {ours}")
+    print(f"reads, {words}: a bare FastAPI route: {bare_route}")
+    return [
+        compare(f"balance GET, {words}", ours.taken.rate, "requests/s", "wanted on 2 cores", WANTED_RATE),
+        compare(
+            f"balance GET, {words}, beside a bare route",
+            ours.taken.rate,
+            "requests/s",
+            "bare FastAPI route",
+            bare_route.taken.rate,
+        ),
+        compare(f"balance GET, {words}, p99", ours.taken.at(99), "ms", "bare FastAPI route", bare_route.taken.at(99)),
+        compare(
+            f"balance GET, {words}, CPU of the service",
+            ours.service_ms,
+            "ms",
+            "bare FastAPI route",
+            bare_route.service_ms,
+        ),
+        compare(f"balance GET, {words}, CPU of PostgreSQL", ours.server_ms, "ms", "SELECT 1", select_ms),
+    ]
+
+
+async def _select_one(url: str) -> float:
+    """What the smallest statement takes of PostgreSQL's CPU, in milliseconds."""
+    connection = await asyncpg.connect(url)
+    try:
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+        before = burnt(pid)
+        for _ in range(SELECTS):
+            await connection.fetchval("SELECT 1")
+        return (burnt(pid) - before) / SELECTS * 1e3
+    finally:
+        await connection.close()
 
 
 def balances(port: int, tokens: dict[str, str]) -> list[bytes]:
@@ -113,11 +173,27 @@ def _share(asked: list[bytes], count: int) -> list[bytes]:
 
 
 def _page(port: int, signed: str) -> Figure:
-    """One page of 100 after another, from one connection: what the answer takes, the way over the loopback with it."""
+    """One page of 100 after another: the service's own clock, from the whole request to the whole answer."""
     asked = [load.get(port, "/v1/allocations?limit=100", signed)] * PAGES
+    uvloop.run(load.ask(port, asked[:5], connections=1))
+    before = _answered(port, "/v1/allocations")
     taken = uvloop.run(load.ask(port, asked, connections=1))
-    print(f"reads: a page of 100 allocations p50 {taken.at(50):.1f} ms, p99 {taken.at(99):.1f} ms")
-    return compare("page of 100 allocations, p50", taken.at(50), "ms", "at most", WANTED_PAGE_MS)
+    after = _answered(port, "/v1/allocations")
+    mean = (after[0] - before[0]) / (after[1] - before[1]) * 1e3
+    print(
+        f"reads: a page of 100 allocations: server time {mean:.1f} ms on average; with the way over the loopback"
+        f" p50 {taken.at(50):.1f} ms, p99 {taken.at(99):.1f} ms"
+    )
+    return compare("page of 100 allocations, server time", mean, "ms", "at most", WANTED_PAGE_MS)
+
+
+def _answered(port: int, route: str) -> tuple[float, float]:
+    """What the service itself has measured of a route: seconds, and answers."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        samples = [one for family in families if family.name == "aifn_http_seconds" for one in family.samples]
+    of = {one.name: one.value for one in samples if one.labels["route"] == route}
+    return of["aifn_http_seconds_sum"], of["aifn_http_seconds_count"]
 
 
 def token(login: Program, persona: str, subject: str | None = None) -> str:
