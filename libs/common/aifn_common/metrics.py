@@ -114,6 +114,14 @@ CATALOGUE: tuple[Metric, ...] = (
         ("origin",),
         told_by="fedgate",
     ),
+    Metric(
+        "aifn_federation_throttled_seconds",
+        "counter",
+        "how long a member's topics were not read, because it said more than the directory allows",
+        ("origin",),
+        "s",
+        told_by="fedgate",
+    ),
 )
 BY_NAME = {one.name: one for one in CATALOGUE}
 
@@ -191,6 +199,7 @@ class Metrics:
         self.federation_alarms = self._gauge("aifn_federation_alarms")
         self.federation_gaps = self._gauge("aifn_federation_gap_seconds")
         self.federation_quarantined = self._gauge("aifn_federation_quarantined")
+        self.federation_throttled = self._counter("aifn_federation_throttled_seconds")
 
     def drop_leading(self) -> None:
         """This process leads no longer: what only a leading worker tells is told by another."""

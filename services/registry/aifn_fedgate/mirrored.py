@@ -4,17 +4,19 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from aifn_common import telemetry
 from aifn_common.broker import connection_of
 from aifn_common.database import CONNECTION_FAULTS, Database
 from aifn_common.hearing import COMMIT_SECONDS
 from aifn_events.federation import STREAMS
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from aifn_fedgate.actions.receive import take_in
-from aifn_fedgate.domain.gate import Arrival
+from aifn_fedgate.domain.gate import Arrival, Ruling
+from aifn_fedgate.domain.quota import Quotas
 from aifn_fedgate.door import Door
 
 log = logging.getLogger(__name__)
@@ -67,16 +69,18 @@ async def _hear(db: Database, door: Door) -> None:
     )
     consumer.subscribe(pattern=pattern.pattern)
     await consumer.start()
+    turns = _Turns(consumer, door, pattern)
     handled, committed = False, time.monotonic()
     try:
         while True:
             # Nobody is trusted yet: what came stays where it is.
             while door.trust is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
+            turns.resume()
             found = await consumer.getmany(timeout_ms=200, max_records=AT_ONCE)
             arrivals = [arrival_of(record, pattern) for records in found.values() for record in records]
             if arrivals:
-                await take_in(db, door, arrivals)
+                turns.count(await take_in(db, door, arrivals))
                 handled = True
             # Now and then, for it costs as much as a batch; what a crash leaves uncommitted comes again and is known.
             if handled and time.monotonic() - committed > COMMIT_SECONDS:
@@ -84,3 +88,40 @@ async def _hear(db: Database, door: Door) -> None:
                 handled, committed = False, time.monotonic()
     finally:
         await consumer.stop()
+
+
+class _Turns:
+    """Lets a member that says more than the directory allows wait its turn: its topics alone are not read meanwhile."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, door: Door, pattern: re.Pattern[str]) -> None:
+        self._consumer, self._door, self._pattern = consumer, door, pattern
+        self._quotas = Quotas()
+        self._waiting: dict[str, float] = {}
+
+    def count(self, rulings: Iterable[Ruling]) -> None:
+        """Count what was new and readable, and pause the topics of whoever said too much."""
+        if self._door.trust is None:
+            return
+        allowed = {name: one.events_per_second for name, one in self._door.trust.directory.members.items()}
+        for one in rulings:
+            if one.fact is not None and one.arrival.origin in allowed:
+                self._quotas.spend(one.arrival.origin, one.fact.time, per_second=allowed[one.arrival.origin])
+        for origin, seconds in self._quotas.settle(allowed).items():
+            self._waiting[origin] = time.monotonic() + seconds
+            self._consumer.pause(*self._topics_of(origin))
+            telemetry.metrics.federation_throttled.add(seconds, {"origin": origin})
+            log.warning("%s says more than %s facts a second: not read for %.1f s", origin, allowed[origin], seconds)
+
+    def resume(self) -> None:
+        """Read again who has waited long enough."""
+        for origin, until in list(self._waiting.items()):
+            if time.monotonic() >= until:
+                del self._waiting[origin]
+                self._consumer.resume(*self._topics_of(origin))
+
+    def _topics_of(self, origin: str) -> list[TopicPartition]:
+        return [
+            one
+            for one in self._consumer.assignment()
+            if (found := self._pattern.match(one.topic)) is not None and found[2] == origin
+        ]
