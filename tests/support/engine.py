@@ -114,6 +114,7 @@ def kafka_box(network: Network | None = None, image: str = KAFKA_IMAGE) -> tuple
         # After kill -9 its new life must wait until the old one has timed out.
         "BROKER_SESSION_TIMEOUT_MS": "2000",
         "BROKER_HEARTBEAT_INTERVAL_MS": "500",
+        "NUM_RECOVERY_THREADS_PER_DATA_DIR": "8",
         "LOG_CLEANER_THREADS": "1",
         "LOG_CLEANER_DEDUPE_BUFFER_SIZE": "8388608",
         "LOG_DIRS": "/var/lib/kafka/data",

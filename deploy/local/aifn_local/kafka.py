@@ -50,6 +50,8 @@ group.min.session.timeout.ms=1000
 # After kill -9 the broker's new life must wait until its old one has timed out: nine seconds by default.
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
+# Looking through its logs afterwards waits for the disk more than it computes.
+num.recovery.threads.per.data.dir=8
 # Sized for a laptop: the cleaner alone would take 128 MB of the heap.
 log.cleaner.threads=1
 log.cleaner.dedupe.buffer.size=8388608
