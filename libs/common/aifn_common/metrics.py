@@ -189,7 +189,7 @@ class Metrics:
         self.outbox_waiting = self._gauge("aifn_outbox_waiting")
         self.outbox_age = self._gauge("aifn_outbox_age_seconds")
         self.connections = self._gauge("aifn_database_connections")
-        self.answers = Tally(self._meter, BY_NAME["aifn_http_answers"])
+        self.answers = self._tally("aifn_http_answers")
         self.answering = self._histogram("aifn_http_seconds")
         self.planning = self._histogram("aifn_plan_seconds")
         self.placed = self._counter("aifn_jobs_placed")
@@ -217,6 +217,9 @@ class Metrics:
 
     def _counter(self, name: str) -> otel_metrics.Counter:
         return self._meter.create_counter(name, description=BY_NAME[name].meaning)
+
+    def _tally(self, name: str) -> Tally:
+        return Tally(self._meter, BY_NAME[name])
 
     def _gauge(self, name: str) -> Gauge:
         return Gauge(self._meter, BY_NAME[name])
