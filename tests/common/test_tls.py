@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aifn_common.broker import connection_of, reason_away, tls_context
+from aifn_common.broker import KNOCK_AGAIN_MS, connection_of, reason_away, tls_context
 from aifn_common.database import Database, transaction
 from aifn_common.outbox import announce
 from aifn_common.service import CannotStart, Worker, migrate_service
@@ -61,7 +61,10 @@ async def test_a_broker_with_the_right_certificate_is_reached_and_in_clear_none_
     async with listening(ours.sign("kafka")) as kafka:
         assert await reason_away(over_tls(kafka, ours.ca)) is None
         assert await reason_away(settings(ServiceSettings, kafka=kafka)) is None
-        assert connection_of(settings(ServiceSettings, kafka=kafka)) == {"bootstrap_servers": kafka}
+        assert connection_of(settings(ServiceSettings, kafka=kafka)) == {
+            "bootstrap_servers": kafka,
+            "retry_backoff_ms": KNOCK_AGAIN_MS,
+        }
 
 
 async def test_the_wrong_authority_and_an_expired_certificate_are_told_apart_in_one_line(
