@@ -122,17 +122,19 @@ class BatchReader:
             await asyncio.wait([coming])
 
     async def _next(self, consumer: AIOKafkaConsumer) -> "_Batch":
-        polled = await consumer.getmany(timeout_ms=200, max_records=self._one.max_records)
-        batch = _Batch(
-            {tp: some[-1].offset + 1 for tp, some in polled.items()},
-            newest=max([some[-1].timestamp for some in polled.values()], default=0),
-        )
-        records = [record for some in polled.values() for record in some]
-        for start in range(0, len(records), READ_AT_ONCE):
-            events, hopeless = read_events(self._one.read, records[start : start + READ_AT_ONCE])
-            batch.events += events
-            batch.hopeless += hopeless
-            await asyncio.sleep(0)  # the database's answers for the batch before come in between
+        batch = _Batch({})
+        while (room := self._one.max_records - batch.size) > 0:
+            # In small bites, so that the database's answers for the batch before come in between.
+            polled = await consumer.getmany(timeout_ms=0 if batch.size else 200, max_records=min(room, READ_AT_ONCE))
+            if not polled:
+                break
+            for tp, some in polled.items():
+                batch.ends[tp] = some[-1].offset + 1
+                batch.newest = max(batch.newest, some[-1].timestamp)
+                events, hopeless = read_events(self._one.read, some)
+                batch.events += events
+                batch.hopeless += hopeless
+            await asyncio.sleep(0)
         return batch
 
     async def _handle_and_commit(self, consumer: AIOKafkaConsumer, batch: "_Batch") -> None:
