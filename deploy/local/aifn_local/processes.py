@@ -189,11 +189,18 @@ def is_alive(pid: int | None, mark: Mark) -> bool:
 
 def end(mark: Mark, steps: Sequence[Step]) -> None:
     """Send each signal in turn to all that carry the mark, with its patience in s, until they are gone."""
+    ours = {process.pid for process in carrying(mark)} & _children.keys()
+
+    def gone() -> bool:
+        # Without a command line it has ended, and still has its id until it is reaped: a server that finds that id in
+        # its lock file takes it for another that runs.
+        return not carrying(mark) and not ours & _children.keys()
+
     for order, patience in steps:
         for process in carrying(mark):
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(order)
-        if wait_until(lambda: not carrying(mark), patience):
+        if wait_until(gone, patience):
             return
     left = ", ".join(str(process.pid) for process in carrying(mark))
     raise StackError(f"process {left} does not end: kill it by hand")
