@@ -97,6 +97,7 @@ class World:
             "AIFN_DATABASE_URL": inside,
             "AIFN_KAFKA": "kafka:19092",
             "AIFN_OIDC_ISSUER": ISSUER,
+            "AIFN_TOPIC_PARTITIONS": "1",
         }  # fmt: skip
 
     def box(self, program: Program, role: str | None = None, **more: str) -> Box:

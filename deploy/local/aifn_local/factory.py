@@ -12,7 +12,7 @@ from aifn_common.clock import SimulatedClock
 from aifn_common.database import connect
 from aifn_common.migrations import MigrationError
 from aifn_common.service import Service, prepare
-from aifn_common.topics import create_topics
+from aifn_common.topics import MOST_PARTITIONS, create_topics
 
 from aifn_local import processes
 from aifn_local.errors import StackError
@@ -45,6 +45,7 @@ class Factory:
     secret: str = field(default_factory=lambda: secrets.token_hex(16))
     databases: dict[str, str] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
+    topic_partitions: int = MOST_PARTITIONS
 
     @classmethod
     def on(cls, stack: StackState, name: str, sites: Sequence[Site], *, secret: str | None = None) -> "Factory":
@@ -74,7 +75,7 @@ class Factory:
     async def prepare(self) -> None:
         """Make topics, databases, schemas and first data, whatever of it is missing."""
         clock.use(self.clock)
-        await create_topics(self.kafka)
+        await create_topics(self.kafka, partitions=self.topic_partitions)
         for name in (*API_SERVICES, *(f"siteagent_{site.machine}" for site in self.sites)):
             room = name.split("_")[0]
             self.databases[name] = await ensure_database(self.admin_url, name.replace("-", "_"), self.secret)

@@ -120,6 +120,14 @@ class ServiceSettings(BaseSettings):
         description="replicas of the topics that `migrate` makes where they are missing; 0: somebody else makes them",
         examples=["3"],
     )
+    topic_partitions: int = Field(
+        default=12,
+        ge=1,
+        le=100,
+        description="most partitions of those topics; with one worker of each service 1 is enough, and a broker that"
+        " was killed is back sooner",
+        examples=["1"],
+    )
     oidc_issuer: str = Field(
         default="",
         pattern=r"^(https?://\S+)?$",

@@ -11,6 +11,7 @@ from aifn_common.broker import UNWILLING, connection_of, reason_away
 from aifn_common.settings import ServiceSettings
 
 DEAD_LETTER_DAYS = 90
+MOST_PARTITIONS = max(topic.partitions for topic in TOPICS)
 
 
 class BrokerAway(Exception):
@@ -18,27 +19,28 @@ class BrokerAway(Exception):
 
 
 async def prepare_topics(settings: ServiceSettings, *, patience_seconds: float = 30) -> list[str]:
-    """The same as the settings want it: over TLS, with so many replicas, or not at all.
+    """The same as the settings want it: over TLS, with so many replicas and partitions, or not at all.
 
     Raises: BrokerAway, WrongSetting.
     """
     if not settings.topic_replicas:
         return []
     try:
-        return await _create(connection_of(settings), settings.topic_replicas, patience_seconds)
+        wanted = _wanted(settings.topic_replicas, settings.topic_partitions)
+        return await _create(connection_of(settings), wanted, patience_seconds)
     except (TimeoutError, KafkaConnectionError):
         raise BrokerAway(await reason_away(settings) or UNWILLING) from None
 
 
-async def create_topics(kafka: str, *, replicas: int = 1, patience_seconds: float = 30) -> list[str]:
+async def create_topics(kafka: str, *, partitions: int = MOST_PARTITIONS, patience_seconds: float = 30) -> list[str]:
     """Create the catalogue's topics and their dead-letter topics where they are missing; returns the new names.
 
     Raises TimeoutError when no broker answers within `patience_seconds`.
     """
-    return await _create({"bootstrap_servers": kafka}, replicas, patience_seconds)
+    return await _create({"bootstrap_servers": kafka}, _wanted(1, partitions), patience_seconds)
 
 
-async def _create(connection: dict[str, Any], replicas: int, patience_seconds: float) -> list[str]:
+async def _create(connection: dict[str, Any], topics: list[NewTopic], patience_seconds: float) -> list[str]:
     async with asyncio.timeout(patience_seconds):
         while True:
             admin = AIOKafkaAdminClient(**connection)
@@ -50,7 +52,7 @@ async def _create(connection: dict[str, Any], replicas: int, patience_seconds: f
                 await asyncio.sleep(0.3)
     try:
         there = set(await admin.list_topics())
-        wanted = [new for new in _wanted(replicas) if new.name not in there]
+        wanted = [new for new in topics if new.name not in there]
         if not wanted:
             return []
         answer = await admin.create_topics(wanted)
@@ -62,10 +64,10 @@ async def _create(connection: dict[str, Any], replicas: int, patience_seconds: f
         await admin.close()
 
 
-def _wanted(replicas: int) -> list[NewTopic]:
+def _wanted(replicas: int, most: int) -> list[NewTopic]:
     dead = {"cleanup.policy": "delete", "retention.ms": str(DEAD_LETTER_DAYS * 86_400_000)}
     found = []
     for topic in TOPICS:
-        found.append(NewTopic(topic.name, topic.partitions, replicas, topic_configs=topic.settings()))
+        found.append(NewTopic(topic.name, min(topic.partitions, most), replicas, topic_configs=topic.settings()))
         found.append(NewTopic(topic.dead_name, 1, replicas, topic_configs=dead))
     return found

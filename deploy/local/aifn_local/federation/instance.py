@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -28,8 +29,11 @@ HEAD_SECONDS = 5
 SILENCE_SECONDS = 20
 
 
+@dataclass
 class MemberFactory(Factory):
-    """A factory whose services share one process, each under its name."""
+    """A factory whose services share one process, each under its name: one reader of each topic."""
+
+    topic_partitions: int = 1
 
     def url(self, service: str) -> str:
         """Where a service's API answers."""
