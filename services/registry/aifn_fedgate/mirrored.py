@@ -22,6 +22,8 @@ from aifn_fedgate.door import Door
 log = logging.getLogger(__name__)
 GROUP = "fedgate-mirrored"
 AT_ONCE = 300
+WAIT_MS = 50
+"""One consumer reads all mirrored topics: while it waits for news of some, news of the others waits too."""
 _STREAMS = "|".join(re.escape(name) for name in STREAMS)
 
 
@@ -65,7 +67,7 @@ async def _hear(db: Database, door: Door) -> None:
         metadata_max_age_ms=3_000,
         session_timeout_ms=10_000,
         max_poll_interval_ms=600_000,
-        fetch_max_wait_ms=round(door.settings.kafka_wait_seconds * 1000),
+        fetch_max_wait_ms=WAIT_MS,
     )
     consumer.subscribe(pattern=pattern.pattern)
     await consumer.start()

@@ -14,7 +14,7 @@ class FedgateSettings(ServiceSettings):
         examples=["kafka:9092"],
     )
     kafka_wait_seconds: float = Field(
-        default=0.05,
+        default=0.2,
         ge=0.01,
         le=10,
         description="how long a broker may keep a question for news open",
