@@ -10,9 +10,9 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.group import HeartbeatRequest
 
-from tests.common.test_real_broker import joined, placed, worker
+from tests.common.test_real_broker import joined, placed, used, worker
 from tests.support.kafka import send
-from tests.support.victim import effects, make_victim
+from tests.support.victim import Behaviour, effects, make_victim
 from tests.support.waiting import until
 
 GROUPS = 2
@@ -56,14 +56,19 @@ async def test_a_consumer_that_its_client_has_given_up_is_started_again_and_hear
             raise ZeroDivisionError("nobody thought of this")
         await real(self)
 
-    async with worker(make_victim(), url, kafka) as one:
+    does = Behaviour()
+    async with worker(make_victim(does), url, kafka) as one:
         await until(lambda: joined(one, GROUPS))
         monkeypatch.setattr(GroupCoordinator, "ensure_coordinator_known", strange)
         for _, consumer in one._consumers():
             consumer._coordinator.coordinator_dead()
         await until(lambda: caplog.text.count(LOST) == GROUPS)
-        await send(kafka, placed("a"))
+        given_up = {id(consumer) for _, consumer in one._consumers()}
+        await send(kafka, placed("a"), used("b"))
         await until(lambda: _done(victim_db, "a"), seconds=60)
+        await until(lambda: ["b"] in does.batches, seconds=60)
+        # Those that hear in batches too: a consumer without its group still fetches, until others fetch the same.
+        await until(lambda: not given_up & {id(consumer) for _, consumer in one._consumers()}, seconds=60)
         await until(lambda: joined(one, GROUPS), seconds=60)
 
 

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from aifn_common import clock, event_log, outbox, telemetry
-from aifn_common.broker import connection_of, start_or_say_why
+from aifn_common.broker import GroupLost, connection_of, has_ended, start_or_say_why
 from aifn_common.database import transaction
 from aifn_common.dead_letters import Record
 from aifn_common.hearing import Hearing, Membership, Stopping
@@ -114,6 +114,8 @@ class BatchReader:
         try:
             while not self._hearing.stopping.is_set():
                 batch = await coming
+                if has_ended(consumer):
+                    raise GroupLost(f"{self.group} is left by its client, after a fault of its own")
                 coming = asyncio.create_task(self._next(consumer))
                 if batch.size:
                     await self._handle_and_commit(consumer, batch)

@@ -37,6 +37,10 @@ class Connection(conn.AIOKafkaConnection):  # type: ignore[misc]
 conn.AIOKafkaConnection = Connection
 
 
+class GroupLost(KafkaConnectionError):  # type: ignore[misc]
+    """A consumer's client has given its group up: another consumer has to take its place."""
+
+
 def has_ended(consumer: Any) -> bool:
     """Whether a consumer's work in its group has ended by an unexpected fault: it never hears anything again."""
     routine = getattr(getattr(consumer, "_coordinator", None), "_coordination_task", None)
