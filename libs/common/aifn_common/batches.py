@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from aifn_common import clock, event_log, outbox, telemetry
-from aifn_common.broker import GroupLost, connection_of, has_ended, start_or_say_why
+from aifn_common.broker import check_group, connection_of, start_or_say_why
 from aifn_common.database import transaction
 from aifn_common.dead_letters import Record
 from aifn_common.hearing import Hearing, Membership, Stopping
@@ -42,7 +42,7 @@ Hopeless = list[tuple[Record, Exception]]
 class _Batch:
     """What one look at Kafka brought: events with their records, what cannot be read, and the offsets after it."""
 
-    ends: dict[Any, int]
+    ends: dict[Any, int] = field(default_factory=dict)
     newest: int = 0
     events: list[tuple[Any, Record]] = field(default_factory=list)
     hopeless: Hopeless = field(default_factory=list)
@@ -114,8 +114,7 @@ class BatchReader:
         try:
             while not self._hearing.stopping.is_set():
                 batch = await coming
-                if has_ended(consumer):
-                    raise GroupLost(f"{self.group} is left by its client, after a fault of its own")
+                check_group(consumer, self.group)
                 coming = asyncio.create_task(self._next(consumer))
                 if batch.size:
                     await self._handle_and_commit(consumer, batch)
@@ -124,7 +123,7 @@ class BatchReader:
             await asyncio.wait([coming])
 
     async def _next(self, consumer: AIOKafkaConsumer) -> "_Batch":
-        batch = _Batch({})
+        batch = _Batch()
         while (room := self._one.max_records - batch.size) > 0:
             # In small bites, so that the database's answers for the batch before come in between.
             polled = await consumer.getmany(timeout_ms=0 if batch.size else 200, max_records=min(room, READ_AT_ONCE))

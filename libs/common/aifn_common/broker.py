@@ -47,6 +47,12 @@ def has_ended(consumer: Any) -> bool:
     return routine is not None and bool(routine.done())
 
 
+def check_group(consumer: Any, group: str) -> None:
+    """Raise GroupLost for a consumer that `has_ended`: it may still fetch, until another member fetches the same."""
+    if has_ended(consumer):
+        raise GroupLost(f"{group} is left by its client, after a fault of its own")
+
+
 def connection_of(settings: ServiceSettings) -> dict[str, Any]:
     """What every aiokafka client is told of its connection. The files are read now, so that renewed ones count.
 

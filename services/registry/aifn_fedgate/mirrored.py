@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from aifn_common import telemetry
-from aifn_common.broker import GroupLost, connection_of, has_ended
+from aifn_common.broker import check_group, connection_of
 from aifn_common.database import CONNECTION_FAULTS, Database
 from aifn_common.hearing import COMMIT_SECONDS
 from aifn_events.federation import STREAMS
@@ -78,8 +78,7 @@ async def _hear(db: Database, door: Door) -> None:
             # Nobody is trusted yet: what came stays where it is.
             while door.trust is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
-            if has_ended(consumer):
-                raise GroupLost(f"{GROUP} is left by its client, after a fault of its own")
+            check_group(consumer, GROUP)
             turns.resume()
             found = await consumer.getmany(timeout_ms=200, max_records=AT_ONCE)
             arrivals = [arrival_of(record, pattern) for records in found.values() for record in records]
