@@ -43,7 +43,7 @@ down: setup ## stop what `make up` started; its data stay
 test: setup ## all tests (pytest); starts the broker and the database it needs
 	@$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile
 
-test-federation: setup ## the story of a federation of three members and two relays, each with a broker of its own
+test-federation: setup ## the story of a federation of four members and two relays, each with a broker of its own
 	@AIFN_FEDERATION=1 $(PY) -m pytest tests/journeys/test_federation.py
 
 check: setup ## ruff, mypy, import rules, doctests, generated files current

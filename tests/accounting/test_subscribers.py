@@ -58,7 +58,8 @@ async def test_a_job_s_money_from_award_to_release_with_every_message_sent_twice
         await until(enough)
 
     machine, given, job, end = MachineDescribed.example(), award(), placed(amount=1000), closed()
-    await send(kafka, machine, machine, given, given)
+    elsewhere = award("p2", factory_id="bsc-aif")
+    await send(kafka, machine, machine, elsewhere, given, given)
     await there("resource")
     await there("allocation")
     await send(kafka, job, job)
@@ -74,6 +75,7 @@ async def test_a_job_s_money_from_award_to_release_with_every_message_sent_twice
 
     await until(sent)
     assert await balances(db) == (GRANTED - 600, 0, 600, 0)
+    assert await db.fetchval("SELECT array_agg(id) FROM project") == ["p1"], "what bsc-aif hosts opens there"
     assert await db.fetchval("SELECT code FROM dead_letter") == "ends_before_start"
     for kind in (BudgetHeld, UsageCharged, BudgetReleased):
         assert len(await read_all(kafka, kind.topic)) == 1

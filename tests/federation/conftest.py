@@ -27,3 +27,10 @@ async def bsc(federation: Federation, backends: Backends) -> AsyncIterator[Gateh
     """The gate of another factory."""
     async with federation.gatehouse("bsc-aif", backends) as made:
         yield made
+
+
+@pytest.fixture
+async def ju(federation: Federation, backends: Backends) -> AsyncIterator[Gatehouse]:
+    """The gate of the JU."""
+    async with federation.gatehouse("ju", backends) as made:
+        yield made

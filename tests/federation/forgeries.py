@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from aifn_events.access import AwardGranted, CallPublished
 from aifn_events.datalab import DatasetDescribed
 from aifn_events.registry import FactoryDescribed, MachineDescribed
+from aifn_events.shares import ShareHeadroomChanged
 from aifn_fedgate.domain.envelope import Envelope, from_base64, to_base64
 from aifn_fedgate.domain.facts import write_payload
 from aifn_fedgate.signing import OnlineKeys, seal
@@ -503,6 +505,54 @@ def description_of_another_member(scene: Scene) -> Forged:
     event = FactoryDescribed.example(factory_id="bsc-aif", source="urn:aifn:nl-antenna:registry")
     raw = scene.federation.writer("nl-antenna", "knowledge").peek(event).raw
     return Forged(raw, "quarantined", "foreign_fact", {"origin": "nl-antenna", "stream": "knowledge"})
+
+
+@forgery
+def machine_that_no_factory_operates(scene: Scene) -> Forged:
+    event = MachineDescribed.example(factory_ids=[], source="urn:aifn:lumi-aif:registry")
+    return Forged(scene.writer.peek(event).raw, "quarantined", "foreign_fact")
+
+
+@forgery
+def headroom_of_another_factory(scene: Scene) -> Forged:
+    event = ShareHeadroomChanged.example(factory_id="bsc-aif", source="urn:aifn:lumi-aif:accounting")
+    raw = scene.federation.writer("lumi-aif", "access").peek(event).raw
+    return Forged(raw, "quarantined", "foreign_fact", {"stream": "access"})
+
+
+@forgery
+def call_that_is_the_ju_s_to_decide(scene: Scene) -> Forged:
+    event = CallPublished.example(deciding_authority="ju", source="urn:aifn:lumi-aif:scheduler")
+    raw = scene.federation.writer("lumi-aif", "access").peek(event).raw
+    return Forged(raw, "quarantined", "foreign_fact", {"stream": "access"})
+
+
+def _award_by(scene: Scene, origin: str, **values: Any) -> bytes:
+    event = AwardGranted.example(factory_id="bsc-aif", **values)
+    sealed = seal(event.model_dump_json().encode(), scene.federation.keys("bsc-aif").encrypt_public)
+    payload = _payload(
+        scene,
+        type=event.type_name(),
+        source=f"urn:aifn:{origin}:scheduler",
+        sequence=f"{1:016d}",
+        partitionkey=f"{origin}/a",
+        data=sealed,
+        datacontenttype="application/jose",
+        recipient="bsc-aif",
+    )
+    return scene.federation.writer(origin, "award").peek(key=f"{origin}/a", payload=payload).raw
+
+
+@forgery
+def award_of_a_factory_in_the_name_of_the_ju(scene: Scene) -> Forged:
+    raw = _award_by(scene, "lumi-aif", deciding_authority="ju")
+    return Forged(raw, "quarantined", "stream_not_allowed", {"stream": "award"})
+
+
+@forgery
+def award_of_the_ju_in_a_mode_of_the_factory_s_own(scene: Scene) -> Forged:
+    raw = _award_by(scene, "ju", deciding_authority="hosting_factory")
+    return Forged(raw, "quarantined", "foreign_fact", {"origin": "ju", "stream": "award"})
 
 
 @forgery

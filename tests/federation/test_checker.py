@@ -12,7 +12,7 @@ from tests.federation.make import Gatehouse, capacity
 CANARIES = ("mari.meikalainen@canary.test", "u-canary4711", "4711-canary")
 
 
-async def _live(lumi: Gatehouse, bsc: Gatehouse) -> dict[str, Place]:
+async def _live(lumi: Gatehouse, bsc: Gatehouse, ju: Gatehouse) -> dict[str, Place]:
     """Facts of every kind, with people planted upstream of what leaves."""
     person, pseudonym, job = CANARIES
     for number in range(3):
@@ -26,19 +26,22 @@ async def _live(lumi: Gatehouse, bsc: Gatehouse) -> dict[str, Place]:
         await usage.add_up(tx, [charges[0], charges[1].model_copy(update={"revision": 1, "amount": 1})])
     await usage.tell_sums(lumi.db, lumi.door)
     award = AwardGranted.example(
-        factory_id="bsc-aif", principal_investigator=person, source="urn:aifn:lumi-aif:scheduler"
+        factory_id="bsc-aif", principal_investigator=person, source="urn:aifn:ju:scheduler", deciding_authority="ju"
     )
-    await lumi.tell(award, "award", recipient="bsc-aif")
-    await heads.sign_heads(lumi.db, lumi.door)
-    await bsc.repair.peek("lumi-aif")
+    await ju.tell(award, "award", recipient="bsc-aif")
+    for owner in (lumi, ju):
+        await heads.sign_heads(owner.db, owner.door)
+        await bsc.repair.peek(owner.door.me)
     await bsc.repair.close_gaps()
-    for gate in (lumi, bsc):
+    for gate in (lumi, bsc, ju):
         await gate.db.execute("DELETE FROM outbox WHERE topic NOT LIKE 'aifn-in-%'")
-    return {"lumi-aif": Place(lumi.url), "bsc-aif": Place(bsc.url)}
+    return {"lumi-aif": Place(lumi.url), "bsc-aif": Place(bsc.url), "ju": Place(ju.url)}
 
 
-async def test_no_person_leaves_though_people_stand_in_everything_upstream(lumi: Gatehouse, bsc: Gatehouse) -> None:
-    places = await _live(lumi, bsc)
+async def test_no_person_leaves_though_people_stand_in_everything_upstream(
+    lumi: Gatehouse, bsc: Gatehouse, ju: Gatehouse
+) -> None:
+    places = await _live(lumi, bsc, ju)
     (fact,) = await bsc.facts("aifn-in-usage-v1")
     assert '"amount":203' in fact["data"].replace(" ", "")
     (award,) = await bsc.facts("aifn-in-award-v1")
@@ -63,15 +66,15 @@ async def test_no_person_leaves_though_people_stand_in_everything_upstream(lumi:
     ],
 )  # fmt: skip
 async def test_the_checker_finds_what_is_broken_behind_its_back(
-    lumi: Gatehouse, bsc: Gatehouse, broken: str, where: str, invariant: str
+    lumi: Gatehouse, bsc: Gatehouse, ju: Gatehouse, broken: str, where: str, invariant: str
 ) -> None:
-    places = await _live(lumi, bsc)
+    places = await _live(lumi, bsc, ju)
     await bsc.db.execute("DELETE FROM outbox")
     await {"lumi": lumi, "bsc": bsc}[where].db.execute(broken)
     assert invariant in {line.split()[0] for line in await check(places)}
 
 
-async def test_the_checker_finds_an_identity_in_an_envelope(lumi: Gatehouse, bsc: Gatehouse) -> None:
+async def test_the_checker_finds_an_identity_in_an_envelope(lumi: Gatehouse, bsc: Gatehouse, ju: Gatehouse) -> None:
     await lumi.tell(capacity(partition="canary-4711"))
     await lumi.db.execute("DELETE FROM outbox")
     assert await check({"lumi-aif": Place(lumi.url)}, canaries=["canary-4711"]) == [

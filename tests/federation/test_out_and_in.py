@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from aifn_common.database import transaction
 from aifn_common.kafka import Rejected
-from aifn_events.access import AwardGranted
+from aifn_events.access import AwardGranted, CallPublished
 from aifn_events.base import Event
-from aifn_events.registry import CapacityReported
+from aifn_events.registry import CapacityReported, MachineDescribed
+from aifn_events.shares import ShareHeadroomChanged
+from aifn_events.skills import SessionScheduled
 from aifn_fedgate.actions import heads
 from aifn_fedgate.subscribers import hears_for
 
@@ -84,9 +86,47 @@ async def test_a_batch_is_signed_in_its_order_and_each_fact_once_however_often_i
     assert (ours.at, ours.keys, ours.digest) == (theirs.at, theirs.keys, theirs.digest) == ((1, 7), 2, ours.digest)
 
 
-async def test_what_can_be_told_to_nobody_is_refused_alone_and_the_rest_of_its_batch_is_told(lumi: Gatehouse) -> None:
+async def test_what_can_be_told_to_nobody_is_refused_alone_and_the_rest_of_its_batch_is_told(ju: Gatehouse) -> None:
     hosts = ("bsc-aif", "stranger-aif", "lumi-aif", "bsc-aif")
-    awards = [AwardGranted.example(award_id=f"award-{number}", factory_id=host) for number, host in enumerate(hosts)]
-    refused = await hear_locally(lumi, awards)
+    awards = [
+        AwardGranted.example(award_id=f"award-{number}", factory_id=host, deciding_authority="ju")
+        for number, host in enumerate(hosts)
+    ]
+    refused = await hear_locally(ju, awards)
     assert [(one.event, one.refusal.code) for one in refused] == [(awards[1], "unknown_recipient")]
-    assert (await lumi.chain("lumi-aif", "award")).at == (1, 2)
+    assert (await ju.chain("ju", "award")).at == (1, 3)
+
+
+async def test_only_what_is_this_member_s_to_tell_is_told(lumi: Gatehouse, ju: Gatehouse) -> None:
+    machines = [MachineDescribed.example(factory_ids=owners) for owners in (["lumi-aif"], ["bsc-aif"], [])]
+    assert await hear_locally(lumi, machines) == []
+    assert (await lumi.chain("lumi-aif", "capacity")).at == (1, 1)
+    assert await hear_locally(ju, machines) == []
+    assert await hear_locally(ju, [SessionScheduled.example(factory_id="ju")]) == []
+    assert await ju.db.fetchval("SELECT count(*) FROM journal WHERE stream IN ('capacity', 'skills')") == 0
+
+
+async def test_an_award_that_its_member_may_not_decide_is_refused_and_not_signed(
+    lumi: Gatehouse, ju: Gatehouse
+) -> None:
+    own = AwardGranted.example(factory_id="bsc-aif", deciding_authority="hosting_factory")
+    for gate in (lumi, ju):
+        assert [one.refusal.code for one in await hear_locally(gate, [own])] == ["not_ours_to_tell"]
+        assert await gate.db.fetchval("SELECT count(*) FROM journal WHERE stream = 'award'") == 0
+
+
+async def test_calls_and_headroom_of_every_authority_are_known_to_the_others(
+    lumi: Gatehouse, ju: Gatehouse, bsc: Gatehouse
+) -> None:
+    calls = [CallPublished.example(factory_id="ju", deciding_authority="ju"), CallPublished.example(factory_id="ju")]
+    assert await hear_locally(ju, calls) == []
+    assert await hear_locally(lumi, [ShareHeadroomChanged.example(revision=number) for number in range(2)]) == []
+    for gate in (ju, lumi):
+        sent = await gate.db.fetch("SELECT value FROM outbox WHERE topic = 'aifn-out-access-v1' ORDER BY seq")
+        await bsc.hear(*(row["value"] for row in sent), origin=gate.door.me, stream="access")
+    facts = await bsc.facts("aifn-in-access-v1")
+    assert [fact["record_key"] for fact in facts] == [
+        "ju/call/aif-large-scale",
+        "lumi-aif/share/lumi-g-union-2026",
+        "lumi-aif/share/lumi-g-union-2026",
+    ]

@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 from aifn_common import membership
 from aifn_common.database import Database, transaction
-from aifn_events.access import AllocationOpened, ProjectDescribed
+from aifn_events.access import AllocationOpened, AwardGranted, ProjectDescribed
 from aifn_events.base import Event
+from aifn_events.federation import AwardFromPeer
 from aifn_events.placement import BudgetHeld, JobEnded, JobPlaced, JobStarted
 from aifn_events.registry import CapacityReported, MachineDescribed, PartitionPassport
 from aifn_scheduler.actions import jobs, machines, planning
@@ -181,6 +182,13 @@ async def announced(db: Database, kind: type[E]) -> list[E]:
     """What was announced of one kind, in order."""
     rows = await db.fetch("SELECT value FROM outbox WHERE topic = $1 ORDER BY seq", kind.topic)
     return [kind.model_validate(json.loads(row["value"])) for row in rows]
+
+
+def award_of_the_ju(**values: Any) -> AwardFromPeer:
+    """A large award on LUMI-G, as the gate tells of it; each call another place in the JU's log."""
+    large = {"mode": "aif_large_scale", "deciding_authority": "ju", "project_id": "aif-ju-2026-0001"}
+    fact = AwardGranted.example(**(large | values))
+    return AwardFromPeer.example(origin="ju", fact_id=fact.id, data=fact.model_dump_json())
 
 
 def held(placed: JobPlaced, **values: Any) -> BudgetHeld:

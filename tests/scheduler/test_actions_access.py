@@ -9,27 +9,46 @@ from aifn_common import clock
 from aifn_common.clock import SimulatedClock
 from aifn_common.database import Database, transaction
 from aifn_common.errors import NotFound
-from aifn_events.access import ApplicationDecided, AwardGranted
+from aifn_events.access import ApplicationDecided, AwardGranted, CallPublished
 from aifn_scheduler.actions import access, machines
-from aifn_scheduler.domain.access import AlreadyAwarded, Application, Ask, NotEligible
+from aifn_scheduler.domain.access import (
+    AlreadyAwarded,
+    AnothersDecision,
+    Application,
+    Ask,
+    ForeignAward,
+    NoHost,
+    NotEligible,
+)
 from aifn_scheduler.settings import SchedulerSettings
 from aifn_scheduler.store import access as store
 from aifn_scheduler.store.access import Filed
 
-from tests.scheduler.make import NOW, announced, application, machine, organisation
+from tests.scheduler.make import NOW, announced, application, award_of_the_ju, machine, organisation
+from tests.support.settings import settings
 
 
-async def apply(db: Database, call_id: str = "aif-playground", what: Application | None = None) -> Filed:
+async def apply(
+    db: Database,
+    call_id: str = "aif-playground",
+    what: Application | None = None,
+    at: SchedulerSettings | None = None,
+) -> Filed:
     async with transaction(db) as tx:
         return await access.submit_application(
-            tx, call_id, what or application(), contact=None, submitted_by="mari", factory="lumi-aif"
+            tx,
+            call_id,
+            what or application(),
+            contact=None,
+            submitted_by="mari",
+            settings=at or settings(SchedulerSettings),
         )
 
 
-async def award(db: Database, application_id: str) -> Filed:
+async def award(db: Database, application_id: str, at: SchedulerSettings | None = None) -> Filed:
     async with transaction(db) as tx:
         return await access.award_application(
-            tx, application_id, by="manager", reason="scaling shown", factory="lumi-aif"
+            tx, application_id, by="manager", reason="scaling shown", settings=at or settings(SchedulerSettings)
         )
 
 
@@ -118,3 +137,119 @@ async def test_calls_are_published_once_and_stay_as_they_are(db: Database, limit
         calls = await store.list_calls(tx, "", 10)
     assert [call.call_id for call in calls] == ["aif-fast-lane", "aif-playground"]
     assert calls[1].closes_at == NOW + timedelta(days=9)
+
+
+async def test_each_member_publishes_the_calls_that_are_its_to_decide_once(db: Database) -> None:
+    ju = settings(SchedulerSettings, factory="ju", member_kind="ju")
+    published = await announced(db, CallPublished)
+    assert [(one.call_id, one.factory_id) for one in published] == [
+        ("aif-fast-lane", "lumi-aif"),
+        ("aif-playground", "lumi-aif"),
+    ]
+    for _ in range(2):
+        async with transaction(db) as tx:
+            await access.load_seed(tx, ju)
+    (new,) = (await announced(db, CallPublished))[len(published) :]
+    assert (new.call_id, new.factory_id, new.deciding_authority) == ("aif-large-scale", "ju", "ju")
+    assert new.policy_version == "2025-12"
+
+
+@pytest.fixture
+async def ju(lumi: Database) -> SchedulerSettings:
+    """The JU's scheduler: its call is published, and it knows machines, which are those of others."""
+    made = settings(SchedulerSettings, factory="ju", member_kind="ju")
+    async with transaction(lumi) as tx:
+        await access.load_seed(tx, made)
+        await machines.remember_machine(tx, machine("leonardo", factory_ids=["it4lia"]))
+    return made
+
+
+async def test_the_ju_awards_a_large_project_to_the_factory_that_operates_the_machine(
+    lumi: Database, ju: SchedulerSettings
+) -> None:
+    filed = await apply(lumi, "aif-large-scale", application(gpu_hours=100_000, months=6), ju)
+    assert filed.state == "eligible"
+    filed = await award(lumi, filed.application_id, ju)
+    (granted,) = await announced(lumi, AwardGranted)
+    assert (granted.factory_id, granted.deciding_authority) == ("lumi-aif", "ju")
+    assert filed.award is not None
+    assert granted.project_id == filed.award.project_id == f"aif-ju-{clock.now().year}-0001"
+
+
+async def test_an_authority_decides_its_own_calls_only(lumi: Database, ju: SchedulerSettings) -> None:
+    large = await apply(lumi, "aif-large-scale", application(gpu_hours=100_000, months=6), ju)
+    with pytest.raises(AnothersDecision, match="decided by ju, and this member is a factory"):
+        await award(lumi, large.application_id)
+    with pytest.raises(AnothersDecision, match="decided by hosting_factory, and this member is a ju"):
+        await apply(lumi, "aif-playground", at=ju)
+    assert await announced(lumi, AwardGranted) == []
+
+
+@pytest.mark.parametrize(
+    ("hosts", "partitions", "because"),
+    [
+        (["it4lia"], ("lumi-g", "leonardo-booster"), "apply once for each"),
+        ([], ("leonardo-booster",), "operated by no AI Factory"),
+        (["it4lia", "another"], ("leonardo-booster",), "operated by it4lia, another"),
+    ],
+)
+async def test_an_award_needs_one_factory_that_can_open_it(
+    lumi: Database, ju: SchedulerSettings, hosts: list[str], partitions: tuple[str, ...], because: str
+) -> None:
+    asks = tuple(Ask(name, 60_000) for name in partitions)
+    async with transaction(lumi) as tx:
+        await machines.remember_machine(tx, machine("leonardo", revision=1, factory_ids=hosts))
+        await tx.execute("UPDATE call SET single_machine = false WHERE call_id = 'aif-large-scale'")
+    filed = await apply(lumi, "aif-large-scale", application(asks=asks, months=6), ju)
+    assert filed.eligible, filed.findings
+    with pytest.raises(NoHost, match=because):
+        await award(lumi, filed.application_id, ju)
+
+
+async def test_an_award_of_the_ju_is_said_at_the_host_as_if_it_were_its_own(
+    lumi: Database, limits: SchedulerSettings
+) -> None:
+    heard = award_of_the_ju()
+    async with transaction(lumi) as tx:
+        await access.hear_award(tx, heard, limits)
+    (granted,) = await announced(lumi, AwardGranted)
+    assert (granted.project_id, granted.factory_id) == ("aif-ju-2026-0001", "lumi-aif")
+    said_as = await lumi.fetchval("SELECT event_id FROM outbox WHERE topic = $1", AwardGranted.topic)
+    assert said_as == heard.fact_id, "a second copy is known as one"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "because"),
+    [
+        ({"factory_id": "bsc-aif"}, "is for bsc-aif"),
+        ({"mode": "aif_playground"}, "aif_playground is decided by hosting_factory, not by ju"),
+        ({"mode": "no_such_mode"}, "no mode no_such_mode"),
+        ({"lines": [("leonardo", "leonardo-booster")]}, "not operated by lumi-aif"),
+        ({"lines": [("lumi", "lumi-x")]}, "not what is known here of lumi-x"),
+        ({"lines": [("lumi", "lumi-g", "lumi/lumi-g/node-time")]}, "not what is known here of lumi-g"),
+    ],
+)
+async def test_an_award_that_is_not_for_this_factory_to_carry_out_is_refused(
+    lumi: Database,
+    ju: SchedulerSettings,
+    limits: SchedulerSettings,
+    wrong: dict[str, object],
+    because: str,
+) -> None:
+    lines = wrong.get("lines")
+    if isinstance(lines, list):
+        wrong = {
+            "lines": [
+                {
+                    "machine_id": machine_id,
+                    "partition_id": partition_id,
+                    "resource": resource[0] if resource else f"{machine_id}/{partition_id}/gpu-time",
+                    "amount": 1,
+                }
+                for machine_id, partition_id, *resource in lines
+            ]
+        }
+    async with transaction(lumi) as tx:
+        with pytest.raises(ForeignAward, match=because):
+            await access.hear_award(tx, award_of_the_ju(**wrong), limits)
+    assert await announced(lumi, AwardGranted) == []

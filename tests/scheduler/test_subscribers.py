@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aifn_common.database import Database
 from aifn_common.kafka import Hearing, make_broker
+from aifn_events.access import AwardGranted
 from aifn_events.base import Event
 from aifn_events.catalog import TOPICS
 from aifn_events.placement import BudgetRefused, JobClosed, JobDispatched, JobPlaced
@@ -19,6 +20,7 @@ from tests.scheduler.make import (
     NOW,
     allocation,
     announced,
+    award_of_the_ju,
     capacity,
     ended,
     held,
@@ -54,6 +56,17 @@ async def dead(db: Database) -> list[str]:
 def test_it_hears_what_the_catalogue_says() -> None:
     heard = {one.kind.topic for one in subscribers.hears.single}
     assert heard == {topic.name for topic in TOPICS if "scheduler" in topic.consumers}
+
+
+async def test_an_award_of_the_ju_is_said_once_and_one_for_another_factory_is_set_aside(
+    db: Database, broker: KafkaBroker
+) -> None:
+    await say(broker, machine())
+    heard = award_of_the_ju()
+    for event in (heard, heard, award_of_the_ju(factory_id="bsc-aif")):
+        await say(broker, event)
+    assert [one.project_id for one in await announced(db, AwardGranted)] == ["aif-ju-2026-0001"]
+    assert await dead(db) == ["foreign_award"]
 
 
 async def test_an_extended_allocation_ends_later_in_whatever_order_that_is_heard(

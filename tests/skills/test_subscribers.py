@@ -56,6 +56,14 @@ async def test_the_same_award_told_by_two_events_is_one_award(db: Database, brok
     assert await db.fetchval("SELECT count(*) FROM suggestion") == 1
 
 
+async def test_an_award_at_another_factory_is_that_factory_s_to_advise_on(db: Database, broker: KafkaBroker) -> None:
+    await load(db)
+    await say(broker, machine())
+    await say(broker, granted(mode="aif_fast_lane").model_copy(update={"factory_id": "bsc-aif"}))
+    assert await db.fetchval("SELECT count(*) FROM award") == 0
+    assert await db.fetchval("SELECT count(*) FROM dead_letter") == 0
+
+
 async def test_members_are_remembered(db: Database, broker: KafkaBroker) -> None:
     await say(broker, described())
     assert await db.fetchval("SELECT project_id FROM membership WHERE subject = 'pi'") == "p1"

@@ -13,6 +13,7 @@ from aifn_common.database import connect
 from aifn_common.migrations import MigrationError
 from aifn_common.service import Service, prepare
 from aifn_common.topics import MOST_PARTITIONS, create_topics
+from aifn_events.federation import MemberKind
 
 from aifn_local import processes
 from aifn_local.errors import StackError
@@ -46,6 +47,7 @@ class Factory:
     databases: dict[str, str] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     topic_partitions: int = MOST_PARTITIONS
+    member_kind: MemberKind = "factory"
 
     @classmethod
     def on(cls, stack: StackState, name: str, sites: Sequence[Site], *, secret: str | None = None) -> "Factory":
@@ -106,6 +108,8 @@ class Factory:
                 "AIFN_CLOCK_STARTED": self.clock.started.isoformat(),
                 "AIFN_CLOCK_FACTOR": str(self.clock.factor),
             }
+        if room == "scheduler":
+            found["AIFN_MEMBER_KIND"] = self.member_kind
         if room == "accounting":
             found["AIFN_PSEUDONYM_KEY"] = self.secret
         if machine:

@@ -20,9 +20,34 @@ from aifn_events.vocabulary import (
     ProjectId,
     ResourceId,
     Revision,
+    Slug,
     Subject,
     Text,
 )
+
+
+class CallPublished(Event):
+    """A call takes applications between two moments, under one policy version. What was published is not changed."""
+
+    topic: ClassVar[str] = "aifn-call-published-v1"
+    key_field: ClassVar[str] = "call_id"
+
+    call_id: Slug = Field(examples=["aif-large-scale"])
+    factory_id: FactoryId = Field(description="the member that publishes it and decides", examples=["lumi-aif"])
+    mode: ModeId = Field(examples=["aif_large_scale"])
+    policy_version: str = Field(max_length=20, examples=["2025-12"])
+    pool: Literal["union", "national"] = Field(examples=["union"])
+    deciding_authority: str = Field(max_length=60, examples=["hosting_factory"])
+    opens_at: Moment = Field(examples=["2025-12-01T00:00:00Z"])
+    closes_at: Moment | None = Field(default=None, description="null: no cut-off", examples=["2027-12-01T00:00:00Z"])
+    partitions: list[PartitionId] | None = Field(
+        default=None, max_length=256, description="null: any that operates", examples=[["lumi-g"]]
+    )
+    single_machine: Flag = Field(examples=[True])
+    inference_cap_pct: Annotated[int, Field(strict=True, ge=0, le=100)] | None = Field(
+        default=None, description="most of an award that inference may use; null: no limit", examples=[10]
+    )
+    call_source: Text = Field(description="where the call is published", examples=["call aif-large-scale"])
 
 
 class RuleFinding(Payload):

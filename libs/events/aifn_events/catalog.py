@@ -6,7 +6,7 @@ Everything about topics is made from here: the topics on the broker, `docs/topic
 from dataclasses import dataclass
 from typing import Literal
 
-from aifn_events.access import AllocationOpened, ApplicationDecided, AwardGranted, ProjectDescribed
+from aifn_events.access import AllocationOpened, ApplicationDecided, AwardGranted, CallPublished, ProjectDescribed
 from aifn_events.base import Event
 from aifn_events.datalab import DatasetAccessDecided, DatasetDescribed
 from aifn_events.federation import IN_KINDS, FederationAlarmRaised
@@ -64,7 +64,7 @@ class Topic:
 
 _HEARD_FROM_PEERS: dict[str, tuple[Service, ...]] = {
     "capacity": ("registry", "scheduler"),
-    "award": (),
+    "award": ("scheduler",),
     "handover": ("scheduler",),
 }
 """Who hears what the gate has verified; the registry, where nothing stands here."""
@@ -79,13 +79,14 @@ TOPICS: tuple[Topic, ...] = (
         exported="capacity",
     ),
     Topic(CapacityReported, "siteagent", ("registry", "scheduler"), keep=7, exported="capacity"),
+    Topic(CallPublished, "scheduler", (), keep="latest", exported="access"),
     Topic(ApplicationDecided, "scheduler", (), keep=14),
     Topic(AwardGranted, "scheduler", ("accounting", "skills"), keep=14, exported="award"),
     Topic(ProjectDescribed, "accounting", ("scheduler", "datalab", "skills"), keep="latest"),
     Topic(AllocationOpened, "accounting", ("scheduler", "datalab"), keep=14),
     Topic(AllocationChanged, "accounting", ("scheduler", "datalab"), keep=14),
     Topic(AwardDeferred, "accounting", (), keep=14),
-    Topic(ShareHeadroomChanged, "accounting", (), keep="latest"),
+    Topic(ShareHeadroomChanged, "accounting", (), keep="latest", exported="access"),
     Topic(ThresholdReached, "accounting", (), keep=14),
     Topic(JobPlaced, "scheduler", ("accounting",), keep=14),
     Topic(BudgetHeld, "accounting", ("scheduler",), keep=14),

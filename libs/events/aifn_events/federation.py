@@ -9,11 +9,12 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
-from aifn_events.access import AwardGranted
+from aifn_events.access import AwardGranted, CallPublished
 from aifn_events.base import Event, Payload
 from aifn_events.datalab import DatasetDescribed
 from aifn_events.handover import HandoverAnswered, HandoverAsked
 from aifn_events.registry import CapacityReported, FactoryDescribed, MachineDescribed
+from aifn_events.shares import ShareHeadroomChanged
 from aifn_events.skills import SessionScheduled
 from aifn_events.vocabulary import Amount, Count, Flag, Moment, ProjectId, ResourceId, Revision, Text
 
@@ -21,7 +22,9 @@ E = TypeVar("E", bound=Event)
 MemberKind = Literal["factory", "antenna", "ju", "fund-holder"]
 EVERY_KIND: frozenset[MemberKind] = frozenset(("factory", "antenna", "ju", "fund-holder"))
 _FACTORIES: frozenset[MemberKind] = frozenset(("factory",))
-_AUTHORITIES: frozenset[MemberKind] = frozenset(("ju", "fund-holder", "factory"))
+_WITHOUT_MACHINES: frozenset[MemberKind] = frozenset(("ju", "fund-holder"))
+AUTHORITY: dict[MemberKind, str] = {"factory": "hosting_factory", "ju": "ju", "fund-holder": "fund_holder"}
+"""What a call or an award names as its deciding authority, by the kind of member; an antenna decides nothing."""
 
 MemberId = Annotated[
     str, Field(pattern=r"^[a-z0-9-]{2,20}$", description="a member of the network", examples=["lumi-aif"])
@@ -68,8 +71,8 @@ STREAMS: dict[str, Stream] = {
         Stream("catalogue", _FACTORIES),
         Stream("skills", _FACTORIES),
         Stream("knowledge", EVERY_KIND),
-        Stream("access", _AUTHORITIES),
-        Stream("award", _AUTHORITIES, sealed=True, state=False, journal_days=400),
+        Stream("access", _FACTORIES | _WITHOUT_MACHINES),
+        Stream("award", _WITHOUT_MACHINES, sealed=True, state=False, journal_days=400),
         Stream("usage", _FACTORIES, state=False),
         Stream("usage-summary", _FACTORIES),
         Stream("handover", _FACTORIES, sealed=True, state=False, journal_days=400),
@@ -262,7 +265,7 @@ FACTS: dict[str, dict[str, type[Event]]] = {
         "catalogue": (DatasetDescribed,),
         "skills": (SessionScheduled,),
         "knowledge": (FactoryDescribed,),
-        "access": (),
+        "access": (CallPublished, ShareHeadroomChanged),
         "award": (AwardGranted,),
         "usage": (UsageHourSummed,),
         "usage-summary": (UsageMonthSummed,),
@@ -274,26 +277,34 @@ FACTS: dict[str, dict[str, type[Event]]] = {
 """Which facts a stream carries, by CloudEvents type."""
 
 
-def owner_of(event: Event) -> str | None:
-    """The member a fact says it is about; None if it names none.
+def may_tell(event: Event, member: str, kind: MemberKind | None) -> bool:
+    """Whether a fact is a member's to tell: it is about what is theirs, and a decision is one of their kind.
 
-    >>> owner_of(DatasetDescribed.example(factory_id="bsc-aif"))
-    'bsc-aif'
+    `kind` None is not known yet, and then not looked at. A machine that no factory operates is nobody's.
+
+    >>> may_tell(DatasetDescribed.example(factory_id="bsc-aif"), "lumi-aif", "factory")
+    False
+    >>> award = AwardGranted.example(deciding_authority="ju", factory_id="lumi-aif")
+    >>> may_tell(award, "ju", "ju"), may_tell(award, "bsc-aif", "factory")
+    (True, False)
     """
-    if isinstance(event, HeadsSigned):
-        return event.member
-    if isinstance(event, FactoryDescribed | DatasetDescribed | SessionScheduled):
-        return event.factory_id
-    if isinstance(event, HandoverAsked):
-        return event.home
-    if isinstance(event, HandoverAnswered):
-        return event.receiver
-    return None
+    match event:
+        case HeadsSigned():
+            return event.member == member
+        case MachineDescribed():
+            return member in event.factory_ids
+        case FactoryDescribed() | DatasetDescribed() | SessionScheduled() | ShareHeadroomChanged():
+            return event.factory_id == member
+        case HandoverAsked():
+            return event.home == member
+        case HandoverAnswered():
+            return event.receiver == member
+        case CallPublished():
+            return event.factory_id == member and _decides(kind, event.deciding_authority)
+        case AwardGranted():
+            return _decides(kind, event.deciding_authority)
+    return True
 
 
-def owners_of(event: Event) -> tuple[str, ...]:
-    """All members a fact may belong to; empty if it names none."""
-    if isinstance(event, MachineDescribed):
-        return tuple(event.factory_ids)
-    one = owner_of(event)
-    return () if one is None else (one,)
+def _decides(kind: MemberKind | None, authority: str) -> bool:
+    return kind is None or AUTHORITY.get(kind) == authority

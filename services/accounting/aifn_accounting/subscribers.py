@@ -26,9 +26,10 @@ async def on_machine_described(event: MachineDescribed, db: Db) -> None:
 
 
 @hears(AwardGranted)
-async def on_award_granted(event: AwardGranted, db: Db) -> None:
-    """An award opens a project and its allocations, or waits for room."""
-    await deliver_once(db, event, awards.carry_out_award)
+async def on_award_granted(event: AwardGranted, db: Db, settings: AccountingSettings) -> None:
+    """An award opens a project and its allocations, or waits for room; at its hosting factory and nowhere else."""
+    if event.factory_id == settings.factory:
+        await deliver_once(db, event, awards.carry_out_award)
 
 
 @hears(JobPlaced)

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from aifn_common.database import Database, transaction
+from aifn_events.base import Event
+from aifn_events.federation import may_tell
 
 from aifn_fedgate.domain import directory as rules
 from aifn_fedgate.domain.directory import Distrusted, Trust
@@ -59,6 +61,13 @@ class Door:
         if self.trust is None:
             return None
         return Gate(self.me, self.trust, verify, self.keys.open_sealed)
+
+    def may_tell(self, stream: str, event: Event) -> bool:
+        """Whether the others will believe this fact of ours. Until the directory has us, what is ours is told."""
+        mine = self.trust.directory.members.get(self.me) if self.trust else None
+        if mine is not None and not mine.may_write(stream):
+            return False
+        return may_tell(event, self.me, mine.kind if mine else None)
 
     def others(self) -> list[str]:
         """The other members, as far as they have not left."""

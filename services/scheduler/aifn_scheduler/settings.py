@@ -3,12 +3,18 @@
 from datetime import timedelta
 
 from aifn_common.settings import ServiceSettings
+from aifn_events.federation import MemberKind
 from pydantic import Field
 
 
 class SchedulerSettings(ServiceSettings):
     """How far the scheduler plans. Patience is real time: a simulated clock is allowed for."""
 
+    member_kind: MemberKind = Field(
+        default="factory",
+        description="what kind of member of the network this is: which calls are its to decide",
+        examples=["factory"],
+    )
     plan_at_most: int = Field(
         default=3000, ge=1, le=100_000, description="requests looked at in one plan", examples=["3000"]
     )

@@ -5,12 +5,12 @@ from aifn_common.database import Transaction
 from aifn_common.inbox import deliver_once
 from aifn_common.kafka import Db, Subscriptions
 from aifn_events.access import AllocationOpened, ProjectDescribed
-from aifn_events.federation import CapacityFromPeer, HandoverFromPeer
+from aifn_events.federation import AwardFromPeer, CapacityFromPeer, HandoverFromPeer
 from aifn_events.placement import BudgetHeld, BudgetRefused, JobEnded, JobStarted
 from aifn_events.registry import CapacityReported, MachineDescribed
 from aifn_events.shares import AllocationChanged
 
-from aifn_scheduler.actions import handover, jobs, machines
+from aifn_scheduler.actions import access, handover, jobs, machines
 from aifn_scheduler.settings import SchedulerSettings
 
 hears = Subscriptions("scheduler")
@@ -62,6 +62,14 @@ async def on_job_started(event: JobStarted, db: Db) -> None:
 @hears(JobEnded)
 async def on_job_ended(event: JobEnded, db: Db) -> None:
     await deliver_once(db, event, jobs.end_job)
+
+
+@hears(AwardFromPeer)
+async def on_award_from_peer(event: AwardFromPeer, db: Db, settings: SchedulerSettings) -> None:
+    async def hear(tx: Transaction, event: AwardFromPeer) -> None:
+        await access.hear_award(tx, event, settings)
+
+    await deliver_once(db, event, hear)
 
 
 @hears(CapacityFromPeer)

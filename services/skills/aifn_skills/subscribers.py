@@ -7,14 +7,16 @@ from aifn_events.access import AwardGranted, ProjectDescribed
 from aifn_events.registry import MachineDescribed
 
 from aifn_skills import actions
+from aifn_skills.settings import SkillsSettings
 
 hears = Subscriptions("skills")
 
 
 @hears(AwardGranted)
-async def on_award_granted(event: AwardGranted, db: Db) -> None:
-    """An award may be a reason to suggest a course."""
-    await deliver_once(db, event, actions.remember_award)
+async def on_award_granted(event: AwardGranted, db: Db, settings: SkillsSettings) -> None:
+    """An award may be a reason to suggest a course, at its hosting factory and nowhere else."""
+    if event.factory_id == settings.factory:
+        await deliver_once(db, event, actions.remember_award)
 
 
 @hears(MachineDescribed)

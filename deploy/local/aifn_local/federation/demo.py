@@ -13,7 +13,8 @@ import httpx
 
 from aifn_local import processes
 from aifn_local.federation.gates import View, disagreements, look, look_everywhere, until
-from aifn_local.federation.handing import Handing
+from aifn_local.federation.granting import Granting, knows_share
+from aifn_local.federation.handing import POOL, Handing
 from aifn_local.federation.instance import MemberInstance
 from aifn_local.federation.start import Federation
 from aifn_local.federation.tamper import alter_newest
@@ -40,11 +41,12 @@ class Outcome:
 
 
 class Demo:
-    """One run on a federation that is up. `home` seeks, `owner` has the data, `third` has room."""
+    """One run on a federation that is up. `home` seeks, `owner` has the data, `third` has room, `ju` awards."""
 
-    def __init__(self, federation: Federation, home: str, owner: str, third: str, say: Say) -> None:
+    def __init__(self, federation: Federation, home: str, owner: str, third: str, ju: str, say: Say) -> None:
         self._federation = federation
         self._home, self._owner, self._third = (federation.instances[name] for name in (home, owner, third))
+        self._ju = federation.instances[ju]
         self._say = say
         self._http = httpx.AsyncClient(timeout=10, trust_env=False)
         self.outcome = Outcome()
@@ -55,6 +57,7 @@ class Demo:
             await self._everyone_is_known()
             await self._discover()
             await self._hand_over()
+            await self._award()
             await self._relay_stops()
             await self._member_is_cut_off()
             await self._relay_tampers()
@@ -100,6 +103,20 @@ class Demo:
         self._say(f"{home} is full: a job goes to {third}, under an agreement of both")
         for one in await Handing(self._http, self._home, self._third, patience=PATIENCE_SECONDS).play():
             self._check(one.statement, one.holds, one.numbers)
+
+    async def _award(self) -> None:
+        owner, third = self._owner.member.id, self._third.member.id
+        self._say(f"the JU awards hours on {owner}'s machine")
+        for one in await Granting(self._http, self._ju, self._owner, self._home, patience=PATIENCE_SECONDS).play():
+            self._check(one.statement, one.holds, one.numbers)
+
+        async def headroom() -> Any:
+            return await knows_share(self._http, self._home, self._third, POOL)
+
+        left, took = await until(headroom, PATIENCE_SECONDS)
+        self._check(
+            f"{self._home.member.id} knows the headroom of {third}'s pool", left is not None, f"{left}, {_after(took)}"
+        )
 
     async def _relay_stops(self) -> None:
         transport = self._federation.transport

@@ -21,7 +21,9 @@ MEMBERS = "ju,lumi-aif,bsc-aif,l-aif"
 
 
 def demo_federation(
-    members: Annotated[str, typer.Option("--members", help="Ids with commas; three factories or more.")] = MEMBERS,
+    members: Annotated[
+        str, typer.Option("--members", help="Ids with commas; three factories or more, and the JU.")
+    ] = MEMBERS,
     relays: Annotated[int, typer.Option("--relays", min=2, max=4, help="How many relays.")] = 2,
 ) -> None:
     """Watch factories find each other's data and machines, and notice and repair what goes wrong between them."""
@@ -35,11 +37,12 @@ def demo_federation(
     try:
         chosen = read_members(members)
         factories = [one.id for one in chosen if one.kind == "factory"]
-        if len(factories) < 3:
-            raise StackError(f"the demo needs three factories: --members {MEMBERS}")
+        authorities = [one.id for one in chosen if one.kind == "ju"]
+        if len(factories) < 3 or not authorities:
+            raise StackError(f"the demo needs three factories and the JU: --members {MEMBERS}")
         with running(chosen, name_relays(relays), say=say) as federation:
             home, owner, third, *_ = factories
-            outcome = asyncio.run(_play(Demo(federation, home, owner, third, say), federation))
+            outcome = asyncio.run(_play(Demo(federation, home, owner, third, authorities[0], say), federation))
     except KeyboardInterrupt:
         typer.echo("aifn: interrupted; everything is stopped", err=True)
         raise typer.Exit(130) from None

@@ -57,6 +57,7 @@ class MemberInstance:
         """`ceremony`: the folder with the members' keys and the directory. `ports`: kept and filled, by program."""
         self.member = member
         self.factory = MemberFactory.on(stack, member.id, sites_of(member), secret=secret)
+        self.factory.member_kind = member.kind
         self.factory.ports = ports
         self._folder = folder
         self._relays = relays

@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from aifn_events.federation import MemberKind
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aifn_local import processes, stack
 from aifn_local.errors import StackError
-from aifn_local.federation.members import Member, MemberKind
+from aifn_local.federation.members import Member
 from aifn_local.federation.program import LocalProgram
 from aifn_local.federation.transport import Transport
 from aifn_local.home import home_folder, lock_file, locked, stack_folder

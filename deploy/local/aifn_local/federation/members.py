@@ -3,11 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
+
+from aifn_events.federation import MemberKind
 
 from aifn_local.errors import StackError
-
-MemberKind = Literal["factory", "antenna", "ju", "fund-holder"]
 
 _MEMBER = re.compile(r"[a-z0-9][a-z0-9-]{0,18}[a-z0-9]")
 _MOST_RELAYS = 4

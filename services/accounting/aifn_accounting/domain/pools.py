@@ -14,7 +14,7 @@ from aifn_accounting.domain.ledger import LARGEST_AMOUNT, AbsurdAmount, Role
 PoolKind = Literal["union", "national", "fund"]
 Base = Literal["share", "machine", "stated"]
 POOL_KIND_ROLES: dict[PoolKind, Role] = {"union": "union_pool", "national": "national_pool", "fund": "fund"}
-_AWARD_PROJECT = re.compile(r"aif-\d{4}-\d{4,}")
+_AWARD_PROJECT = re.compile(r"aif-([a-z0-9-]+-)?\d{4}-\d{4,}")
 
 
 class Shortage(Refusal):
@@ -189,8 +189,8 @@ class Asked:
 def is_award_project(project_id: ProjectId) -> bool:
     """Whether a name is one of those that awards give.
 
-    >>> is_award_project("aif-2026-0117"), is_award_project("aif-weather")
-    (True, False)
+    >>> [is_award_project(name) for name in ("aif-2026-0117", "aif-ju-2026-0117", "aif-weather")]
+    [True, True, False]
     """
     return _AWARD_PROJECT.fullmatch(project_id) is not None
 

@@ -6,12 +6,13 @@ from aifn_common import outbox
 from aifn_common.database import Transaction
 from aifn_common.errors import Refusal
 from aifn_common.kafka import Rejected
-from aifn_events.access import AwardGranted
+from aifn_events.access import AwardGranted, CallPublished
 from aifn_events.base import Event
 from aifn_events.datalab import DatasetDescribed
-from aifn_events.federation import STREAMS, DirectoryCarried, HeadsSigned, UsageHourSummed, UsageMonthSummed, owners_of
+from aifn_events.federation import STREAMS, DirectoryCarried, HeadsSigned, UsageHourSummed, UsageMonthSummed
 from aifn_events.handover import HandoverAnswered, HandoverAsked
 from aifn_events.registry import CapacityReported, FactoryDescribed, MachineDescribed
+from aifn_events.shares import ShareHeadroomChanged
 from aifn_events.skills import SessionScheduled
 
 from aifn_fedgate.domain.chain import Chain
@@ -31,6 +32,16 @@ class UnknownRecipient(Refusal):
 
     code = "unknown_recipient"
     status = 422
+
+
+class NotOursToTell(Refusal):
+    """A fact for one other member that this one may not decide: its gate would not believe it."""
+
+    code = "not_ours_to_tell"
+    status = 422
+
+    def __init__(self, event: Event, member: str) -> None:
+        super().__init__(f"{thing_of(event)} is not {member}'s to decide, by its kind and its entry in the directory")
 
 
 class TooLargeToTell(Refusal):
@@ -53,6 +64,10 @@ def thing_of(event: Event) -> str:
             return event.dataset_id
         case SessionScheduled():
             return event.session_id
+        case CallPublished():
+            return f"call/{event.call_id}"
+        case ShareHeadroomChanged():
+            return f"share/{event.share_id}"
         case AwardGranted():
             return event.award_id
         case HandoverAsked() | HandoverAnswered():
@@ -71,16 +86,20 @@ def thing_of(event: Event) -> str:
 async def tell_local(tx: Transaction, door: Door, stream: str, events: Sequence[Event]) -> list[Rejected]:
     """Tell those facts of a batch that are this member's to tell; a passport of somebody else's machine is not.
 
+    Nor is anything on a stream that its kind does not write: courses of the JU stay at home.
+
     Returns: those that could not be told, each with its refusal; the others are told.
     """
-    own = [event for event in events if not (owners := owners_of(event)) or door.me in owners]
-    return (await tell_all(tx, door, stream, [(event, "") for event in own]))[1]
+    own = [(event, "") for event in events if door.may_tell(stream, event)]
+    return (await tell_all(tx, door, stream, own))[1]
 
 
 async def tell_sealed(tx: Transaction, door: Door, stream: str, events: Sequence[Event]) -> list[Rejected]:
     """Tell each fact to the one member it is for, if that is another. Returns those that could not be told."""
     away = [(event, to) for event in events if (to := recipient_of(event)) != door.me]
-    return (await tell_all(tx, door, stream, away))[1]
+    ours = [one for one in away if door.may_tell(stream, one[0])]
+    foreign = [Rejected(event, NotOursToTell(event, door.me)) for event, _ in away if not door.may_tell(stream, event)]
+    return foreign + (await tell_all(tx, door, stream, ours))[1]
 
 
 def recipient_of(event: Event) -> str:

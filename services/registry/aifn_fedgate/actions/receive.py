@@ -12,7 +12,7 @@ from aifn_fedgate.domain import gate as rules
 from aifn_fedgate.domain.chain import Chain, Verdict
 from aifn_fedgate.domain.directory import Distrusted
 from aifn_fedgate.domain.envelope import Envelope
-from aifn_fedgate.domain.facts import Fact, UnknownFact, read_fact
+from aifn_fedgate.domain.facts import Fact, UnknownFact
 from aifn_fedgate.domain.gate import Arrival, Gate, Ruling
 from aifn_fedgate.domain.heads import Alarm, Finding, compare_all
 from aifn_fedgate.door import Door
@@ -257,7 +257,7 @@ async def take_head(db: Database, door: Door, origin: str, raw: bytes) -> HeadsS
 def head_in(gate: Gate, envelope: Envelope, now: datetime) -> HeadsSigned | None:
     """The head inside an authentic envelope; None if there is none."""
     try:
-        fact = read_fact(envelope, gate.me, gate.kinds, now=now, open_sealed=gate.open_sealed)
+        fact = gate.fact_in(envelope, now)
     except (ValueError, UnknownFact):
         return None
     return fact.event if isinstance(fact.event, HeadsSigned) else None
@@ -299,7 +299,7 @@ async def _read_again(tx: Transaction, door: Door, gate: Gate, raw: bytes, origi
     if isinstance(envelope, Ruling):
         return 0
     try:
-        fact = read_fact(envelope, door.me, gate.kinds, now=door.now(), open_sealed=gate.open_sealed)
+        fact = gate.fact_in(envelope, door.now())
     except UnknownFact:
         return 0
     except ValueError as wrong:

@@ -14,7 +14,7 @@ from aifn_fedgate.domain import gate as rules
 from aifn_fedgate.domain.chain import Chain, digest_text, weight
 from aifn_fedgate.domain.directory import Distrusted
 from aifn_fedgate.domain.envelope import Envelope, from_base64, read
-from aifn_fedgate.domain.facts import UnknownFact, key_of, read_fact
+from aifn_fedgate.domain.facts import UnknownFact, key_of
 from aifn_fedgate.domain.gate import Arrival, Gate
 from aifn_fedgate.domain.heads import Ask, Finding, ask_for, silent
 from aifn_fedgate.door import Door
@@ -270,7 +270,7 @@ class Repair:
 def _staged(gate: Gate, envelope: Envelope, now: datetime) -> Staged:
     """An envelope of a state with what the local services will hear of it, if they will."""
     try:
-        fact = read_fact(envelope, gate.me, gate.kinds, now=now, open_sealed=gate.open_sealed)
+        fact = gate.fact_in(envelope, now)
     except (UnknownFact, ValueError):
         return Staged(envelope, None)
     return Staged(envelope, peer_fact(envelope, fact))

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from aifn_events.base import Event
-from aifn_events.federation import FACTS, STREAMS, owners_of
+from aifn_events.federation import FACTS, STREAMS
 from aifn_events.vocabulary import Moment
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
@@ -109,7 +109,7 @@ def read_fact(envelope: Envelope, me: str, kinds: Kinds = FACTS, *, now: datetim
         raise UnknownFact(f"{name} on {header.stream} is not known here")
     time = _time(said)
     data = _data(said, header.stream, me, open_sealed)
-    event = None if data is None else _event(kind, data, said, header.origin)
+    event = None if data is None else _event(kind, data, said)
     if event is not None and bool(getattr(event, "retired", False)) != header.retired:
         raise Malformed("wrong_retirement", "header and fact do not agree on whether the thing is retired")
     return Fact(key, name, str(said["id"]), source, time, header.retired, time > now + AHEAD, event)
@@ -168,16 +168,12 @@ def _data(said: dict[str, Any], stream: str, me: str, open_sealed: OpenSealed) -
         raise Malformed("cannot_open", "what was sealed to us cannot be opened") from None
 
 
-def _event(kind: type[Event], data: Any, said: dict[str, Any], origin: str) -> Event:
+def _event(kind: type[Event], data: Any, said: dict[str, Any]) -> Event:
     if not isinstance(data, dict):
         raise Malformed("invalid_data", "the data is not a JSON object")
     try:
-        event = kind.model_validate(data | {"id": said["id"], "source": said["source"], "time": said["time"]})
+        return kind.model_validate(data | {"id": said["id"], "source": said["source"], "time": said["time"]})
     except ValidationError as wrong:
         first = wrong.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part)[:60] for part in first["loc"]) or "data"
         raise Malformed("invalid_data", f"{where}: {first['msg']}"[:300]) from None
-    owners = owners_of(event)
-    if owners and origin not in owners:
-        raise Malformed("foreign_fact", f"{origin} does not speak for {owners[0]}")
-    return event

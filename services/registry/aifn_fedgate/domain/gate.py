@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from aifn_events.federation import FACTS
+from aifn_events.federation import FACTS, may_tell
 
 from aifn_fedgate.domain.chain import Chain, Verdict, place
 from aifn_fedgate.domain.directory import Trust
@@ -108,6 +108,15 @@ class Gate:
             return wrong("stream_not_allowed", f"a {member.kind} like {owner} does not write {header.stream}")
         return None
 
+    def fact_in(self, envelope: Envelope, now: datetime) -> Fact:
+        """What an authentic envelope says, if that is its owner's to say. Raises Malformed, UnknownFact."""
+        origin = envelope.header.origin
+        fact = self.read(envelope, self.me, self.kinds, now=now, open_sealed=self.open_sealed)
+        kind = self.trust.directory.members[origin].kind
+        if fact.event is not None and not may_tell(fact.event, origin, kind):
+            raise Malformed("foreign_fact", f"{fact.key[:80]} is not {origin}'s to tell, a {kind}")
+        return fact
+
     def _settle(self, arrival: Arrival, envelope: Envelope, memory: Memory, now: datetime) -> Ruling:
         header = envelope.header
         chain = memory.chain(header.origin, header.stream)
@@ -124,7 +133,7 @@ class Gate:
             return Ruling(arrival, verdict, code, "", envelope)
         remember(chain, memory, envelope)
         try:
-            fact = self.read(envelope, self.me, self.kinds, now=now, open_sealed=self.open_sealed)
+            fact = self.fact_in(envelope, now)
         except Malformed as wrong:
             return Ruling(arrival, Verdict.QUARANTINED, wrong.code, str(wrong), envelope, moved=True)
         except UnknownFact as unknown:

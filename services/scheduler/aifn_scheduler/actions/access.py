@@ -7,12 +7,13 @@ from typing import Any
 from aifn_common import clock
 from aifn_common.database import Transaction
 from aifn_common.outbox import announce
-from aifn_events.access import ApplicationDecided, AwardGranted, AwardLine, RuleFinding
-from aifn_events.vocabulary import ApplicationId, FactoryId, Subject, short_id
+from aifn_events.access import ApplicationDecided, AwardGranted, AwardLine, CallPublished, RuleFinding
+from aifn_events.federation import PeerFact
+from aifn_events.vocabulary import ApplicationId, Subject, short_id
 from pydantic import TypeAdapter
 
 from aifn_scheduler.domain import access as domain
-from aifn_scheduler.domain.access import AlreadyAwarded, Application, Call, Finding, NotEligible
+from aifn_scheduler.domain.access import AlreadyAwarded, AnothersDecision, Application, Call, Finding, NotEligible
 from aifn_scheduler.policy_data import load_policies
 from aifn_scheduler.settings import SchedulerSettings
 from aifn_scheduler.store import access as store
@@ -35,10 +36,29 @@ def seed_calls() -> tuple[Call, ...]:
     return calls
 
 
-async def load_seed(tx: Transaction, settings: SchedulerSettings) -> None:  # noqa: ARG001 - the plumbing passes both
-    """Publish the package's calls; those that are there stay as they are."""
+async def load_seed(tx: Transaction, settings: SchedulerSettings) -> None:
+    """Publish those of the package's calls that are this member's to decide; those that are there stay as they are."""
     for call in seed_calls():
-        await store.add_call(tx, call)
+        if call.is_decided_by(settings.member_kind):
+            await store.add_call(tx, call)
+    for call in await store.publish_calls(tx, clock.now()):
+        await announce(
+            tx,
+            CallPublished(
+                call_id=call.call_id,
+                factory_id=settings.factory,
+                mode=call.mode,
+                policy_version=call.policy_version,
+                pool=call.pool,
+                deciding_authority=call.deciding_authority,
+                opens_at=call.opens_at,
+                closes_at=call.closes_at,
+                partitions=None if call.partitions is None else list(call.partitions),
+                single_machine=call.single_machine,
+                inference_cap_pct=call.inference_cap_pct,
+                call_source=call.source,
+            ),
+        )
 
 
 async def submit_application(
@@ -48,11 +68,11 @@ async def submit_application(
     *,
     contact: str | None,
     submitted_by: Subject,
-    factory: FactoryId,
+    settings: SchedulerSettings,
 ) -> Filed:
     """Decide an application by the rules of its call and keep it with every finding; grant it if that is all.
 
-    Raises: NotFound, if there is no such call.
+    Raises: NotFound, if there is no such call; AnothersDecision, NoHost.
     """
     call = await store.get_call(tx, call_id)
     now = clock.now()
@@ -84,31 +104,52 @@ async def submit_application(
     )
     if eligible and call.technical_check == "automatic":
         filed = await store.get_application(tx, application_id)
-        await _grant(tx, filed, call, by="urn:aifn:scheduler", reason=_AUTOMATIC, factory=factory)
+        await _grant(tx, filed, call, by="urn:aifn:scheduler", reason=_AUTOMATIC, settings=settings)
     return await store.get_application(tx, application_id)
 
 
 async def award_application(
-    tx: Transaction, application_id: ApplicationId, *, by: Subject, reason: str, factory: FactoryId
+    tx: Transaction, application_id: ApplicationId, *, by: Subject, reason: str, settings: SchedulerSettings
 ) -> Filed:
-    """Grant an application after a person's technical check. Raises NotFound, NotEligible, AlreadyAwarded."""
+    """Grant an application after a person's technical check.
+
+    Raises: NotFound, NotEligible, AlreadyAwarded, AnothersDecision, NoHost.
+    """
     filed = await store.get_application(tx, application_id, lock=True)
     if filed.award is not None:
         raise AlreadyAwarded(application_id, filed.award.project_id)
     if not filed.eligible:
         raise NotEligible(application_id)
     call = await store.get_call(tx, filed.call_id)
-    await _grant(tx, filed, call, by=by, reason=reason, factory=factory)
+    await _grant(tx, filed, call, by=by, reason=reason, settings=settings)
     return await store.get_application(tx, application_id)
 
 
-async def _grant(tx: Transaction, filed: Filed, call: Call, *, by: str, reason: str, factory: FactoryId) -> None:
+async def hear_award(tx: Transaction, event: PeerFact, settings: SchedulerSettings) -> None:
+    """An authority without machines has granted an award on this factory's: say so here as if it were our own.
+
+    Raises: ForeignAward.
+    """
+    award = event.read(AwardGranted)
+    domain.check_award(award, settings.factory, load_policies(), await machines.get_partitions(tx))
+    await announce(tx, award.model_copy(update={"source": ""}))
+
+
+async def _grant(
+    tx: Transaction, filed: Filed, call: Call, *, by: str, reason: str, settings: SchedulerSettings
+) -> None:
+    kind = settings.member_kind
+    if not call.is_decided_by(kind):
+        raise AnothersDecision(call, kind)
     now = clock.now()
     application = filed.application
+    partitions = await machines.get_partitions(tx)
+    factory = settings.factory if kind == "factory" else domain.host_of(application.asks, partitions)
     number = await store.next_project_number(tx)
-    award = Award(short_id("award"), f"aif-{now.year}-{number:04d}", now, by, reason)
+    name = domain.project_name(number, now.year, settings.factory, kind)
+    award = Award(short_id("award"), name, now, by, reason)
     country = load_policies().country(application.organisation.country)
-    lines = domain.award_lines(application.asks, await machines.get_partitions(tx))
+    lines = domain.award_lines(application.asks, partitions)
     await store.set_award(tx, filed.application_id, award)
     await announce(
         tx,

@@ -286,7 +286,7 @@ async def submit_application(
 ) -> ApplicationView:
     who.must("application.submit", subject=who.subject)
     filed = await access_actions.submit_application(
-        tx, body.call_id, body.said(), contact=body.contact, submitted_by=who.subject, factory=settings.factory
+        tx, body.call_id, body.said(), contact=body.contact, submitted_by=who.subject, settings=settings
     )
     response.headers["location"] = f"/v1/applications/{filed.application_id}"
     return ApplicationView.of(filed)
@@ -330,6 +330,6 @@ async def award_application(
     waiting = await access_store.get_application(tx, application_id)
     who.must("application.award", call=waiting.call_id, factory=settings.factory)
     filed = await access_actions.award_application(
-        tx, application_id, by=who.subject, reason=body.reason, factory=settings.factory
+        tx, application_id, by=who.subject, reason=body.reason, settings=settings
     )
     return ApplicationView.of(filed)

@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Literal
 
 from aifn_common.errors import Refusal
+from aifn_events.access import AwardGranted
+from aifn_events.federation import AUTHORITY, MemberKind
 
 from aifn_scheduler.domain.machines import Partition
 from aifn_scheduler.policy_data import AccessMode, Country, Policies
@@ -35,6 +37,10 @@ class Call:
     single_machine: bool
     source: str
     inference_cap_pct: int | None = None
+
+    def is_decided_by(self, kind: MemberKind) -> bool:
+        """Whether a member of this kind is the call's authority."""
+        return self.deciding_authority == AUTHORITY.get(kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,28 @@ class AlreadyAwarded(Refusal):
         self.project_id = project_id
 
 
+class AnothersDecision(Refusal):
+    """A call of an authority that is not this member."""
+
+    code = "anothers_decision"
+
+    def __init__(self, call: "Call", kind: str) -> None:
+        super().__init__(f"{call.call_id} is decided by {call.deciding_authority}, and this member is a {kind}")
+        self.call_id = call.call_id
+
+
+class NoHost(Refusal):
+    """An award goes to the one AI Factory that operates what was asked for."""
+
+    code = "no_host"
+
+
+class ForeignAward(Refusal):
+    """An award of another member that this factory does not carry out."""
+
+    code = "foreign_award"
+
+
 class NotCountable(Refusal):
     """GPU-hours of this partition cannot be said in whole slice-seconds."""
 
@@ -171,6 +199,53 @@ def slice_seconds(partition: Partition, gpu_hours: int) -> int:
     if rest:
         raise NotCountable(partition.partition_id)
     return amount
+
+
+def host_of(asks: Sequence[Ask], partitions: Mapping[str, Partition]) -> str:
+    """The one AI Factory that operates all partitions asked for. Raises NoHost.
+
+    >>> from aifn_scheduler.domain.machines import LUMI_G
+    >>> host_of([Ask("lumi-g", 100_000)], {"lumi-g": LUMI_G})
+    'lumi-aif'
+    """
+    hosts = {partitions[ask.partition_id].factory_ids for ask in asks}
+    if len(hosts) != 1:
+        raise NoHost("the partitions are of several factories: apply once for each")
+    (factories,) = hosts
+    if len(factories) != 1:
+        named = ", ".join(factories) or "no AI Factory"
+        raise NoHost(f"{asks[0].partition_id} is operated by {named}, so that nobody alone can open its allocation")
+    return factories[0]
+
+
+def project_name(number: int, year: int, member: str, kind: MemberKind) -> str:
+    """What the project of an award is called; an authority without machines says whose numbers these are.
+
+    >>> project_name(117, 2026, "lumi-aif", "factory"), project_name(117, 2026, "ju", "ju")
+    ('aif-2026-0117', 'aif-ju-2026-0117')
+    """
+    return f"aif-{year}-{number:04d}" if kind == "factory" else f"aif-{member}-{year}-{number:04d}"
+
+
+def check_award(award: AwardGranted, me: str, policies: Policies, partitions: Mapping[str, Partition]) -> None:
+    """Hold another authority's award against what this factory may carry out. Raises ForeignAward.
+
+    Who sent it was checked by the gate: a member of the kind that the award names as its authority.
+    """
+    if award.factory_id != me:
+        raise ForeignAward(f"award {award.award_id} is for {award.factory_id}")
+    try:
+        mode = policies.mode(award.mode)
+    except KeyError:
+        raise ForeignAward(f"award {award.award_id}: no mode {award.mode} is known here") from None
+    if mode.deciding_authority != award.deciding_authority:
+        raise ForeignAward(f"{award.mode} is decided by {mode.deciding_authority}, not by {award.deciding_authority}")
+    for line in award.lines:
+        partition = partitions.get(line.partition_id)
+        if partition is None or (partition.machine_id, partition.resource) != (line.machine_id, line.resource):
+            raise ForeignAward(f"{line.resource} is not what is known here of {line.partition_id}")
+        if me not in partition.factory_ids:
+            raise ForeignAward(f"{line.partition_id} is not operated by {me}")
 
 
 def award_lines(asks: Sequence[Ask], partitions: Mapping[str, Partition]) -> tuple[Line, ...]:

@@ -42,7 +42,7 @@ class ObservedInFuture(Invalid):
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """The part of a machine's passport the scheduler reads; None is *not known*."""
+    """The part of a machine's passport the scheduler reads; None is *not known*. `factory_ids`: who operates it."""
 
     partition_id: str
     machine_id: str
@@ -56,6 +56,7 @@ class Partition:
     resource: str
     units_per_node: int
     retired: bool = False
+    factory_ids: tuple[str, ...] = ()
 
     @property
     def operating(self) -> bool:
@@ -86,5 +87,6 @@ LUMI_G = Partition(
     software_stack="rocm",
     resource="lumi/lumi-g/gpu-time",
     units_per_node=64,
+    factory_ids=("lumi-aif",),
 )
 """An example for docstrings: 64 slices to a node, a device is 8 of them."""

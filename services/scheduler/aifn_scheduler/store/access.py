@@ -15,6 +15,8 @@ _CALL_COLUMNS = """call_id, mode, policy_version, pool, deciding_authority, tech
 _ADD_CALL = f"""
 INSERT INTO call ({_CALL_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT (call_id) DO NOTHING"""
+_UNPUBLISHED = f"""
+UPDATE call SET published_at = $1 WHERE published_at IS NULL RETURNING {_CALL_COLUMNS}"""
 _CALL = f"SELECT {_CALL_COLUMNS} FROM call WHERE call_id = $1"
 _CALLS = f"SELECT {_CALL_COLUMNS} FROM call WHERE call_id > $1 ORDER BY call_id LIMIT $2"
 
@@ -93,6 +95,11 @@ async def add_call(tx: Transaction, call: Call) -> None:
         call.source,
         call.inference_cap_pct,
     )
+
+
+async def publish_calls(tx: Transaction, now: datetime) -> Sequence[Call]:
+    """Note that all calls are published; returns those that were not, by name."""
+    return sorted((_call(row) for row in await tx.fetch(_UNPUBLISHED, now)), key=lambda call: call.call_id)
 
 
 async def get_call(tx: Transaction, call_id: str) -> Call:

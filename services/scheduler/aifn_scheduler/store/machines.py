@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from aifn_common.database import Transaction
+from aifn_common.database import Row, Transaction
 from aifn_events.access import AllocationOpened
 from aifn_events.registry import CapacityReported, MachineDescribed
 from aifn_events.shares import AllocationChanged
@@ -13,8 +13,9 @@ from aifn_scheduler.domain.machines import Partition
 
 _REVISION = "SELECT revision FROM machine WHERE machine_id = $1 FOR UPDATE"
 _PUT_MACHINE = """
-INSERT INTO machine (machine_id, revision, retired) VALUES ($1, $2, $3)
-ON CONFLICT (machine_id) DO UPDATE SET revision = EXCLUDED.revision, retired = EXCLUDED.retired"""
+INSERT INTO machine (machine_id, revision, retired, factory_ids) VALUES ($1, $2, $3, $4)
+ON CONFLICT (machine_id) DO UPDATE SET
+    revision = EXCLUDED.revision, retired = EXCLUDED.retired, factory_ids = EXCLUDED.factory_ids"""
 _PUT_PARTITION = """
 INSERT INTO partition (partition_id, machine_id, kind, stage, nodes, devices_per_node, gpus_per_node, cores_per_node,
                        software_stack, resource, units_per_node, retired)
@@ -27,8 +28,8 @@ ON CONFLICT (partition_id) DO UPDATE SET
 _RETIRE_OTHERS = "UPDATE partition SET retired = true WHERE machine_id = $1 AND partition_id <> ALL($2::text[])"
 _PARTITIONS = """
 SELECT partition_id, machine_id, kind, stage, nodes, devices_per_node, gpus_per_node, cores_per_node, software_stack,
-       resource, units_per_node, retired
-FROM partition"""
+       resource, units_per_node, partition.retired, factory_ids
+FROM partition JOIN machine USING (machine_id)"""
 _PARTITION = f"{_PARTITIONS} WHERE partition_id = $1"
 
 _OBSERVED = "SELECT observed_at FROM capacity WHERE partition_id = $1 FOR UPDATE"
@@ -62,7 +63,7 @@ async def machine_revision(tx: Transaction, machine_id: str) -> int | None:
 
 async def put_machine(tx: Transaction, event: MachineDescribed) -> None:
     """Keep a machine's passport; partitions it no longer names are retired."""
-    await tx.execute(_PUT_MACHINE, event.machine_id, event.revision, event.retired)
+    await tx.execute(_PUT_MACHINE, event.machine_id, event.revision, event.retired, event.factory_ids)
     await tx.executemany(
         _PUT_PARTITION,
         [
@@ -88,13 +89,13 @@ async def put_machine(tx: Transaction, event: MachineDescribed) -> None:
 
 async def get_partitions(tx: Transaction) -> dict[str, Partition]:
     """Every partition in the network, by id: some dozens."""
-    return {row["partition_id"]: Partition(**row) for row in await tx.fetch(_PARTITIONS)}
+    return {row["partition_id"]: _partition(row) for row in await tx.fetch(_PARTITIONS)}
 
 
 async def find_partition(tx: Transaction, partition_id: str) -> Partition | None:
     """One partition; None if no passport has named it yet."""
     row = await tx.fetchrow(_PARTITION, partition_id)
-    return None if row is None else Partition(**row)
+    return None if row is None else _partition(row)
 
 
 async def last_observation(tx: Transaction, partition_id: str) -> datetime | None:
@@ -145,3 +146,7 @@ async def is_project_closed(tx: Transaction, project_id: str) -> bool | None:
     """Whether a project has been closed; None if it is not known here. The table is the plumbing's membership."""
     closed: bool | None = await tx.fetchval(_PROJECT_CLOSED, project_id)
     return closed
+
+
+def _partition(row: Row) -> Partition:
+    return Partition(**{**row, "factory_ids": tuple(row["factory_ids"])})
