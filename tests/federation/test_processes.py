@@ -11,6 +11,7 @@ import httpx
 import pytest
 from aifn_common.database import Database, connect
 from aifn_events.catalog import BY_NAME
+from aifn_fedgate.state_topics import read_state
 from aifn_fedgate.topics import wanted
 from aifn_local.processes import free_port
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -160,6 +161,22 @@ async def test_what_a_relay_brings_is_verified_and_announced_once_though_the_gat
     ids = [dict(record.headers)["ce_id"] for record in await read_all(kafka, "aifn-in-capacity-v1")]
     assert list(dict.fromkeys(ids)) == [f"lumi-aif/capacity/1/{number}".encode() for number in range(1, 31)]
     assert "aifn-in-capacity-v1" in BY_NAME
+
+
+async def test_a_state_is_read_from_the_topics_of_every_relay_up_to_their_present_end(
+    federation: Federation, backends: Backends, kafka: str
+) -> None:
+    names = [f"{relay}.lumi-aif.aifn-out-catalogue-state-v1" for relay in ("relay-a", "relay-b")]
+    await _topics(kafka, *names)
+    async with producer(kafka) as made:
+        for number in range(700):
+            await made.send(names[number % 2], str(number).encode(), str(number % 50).encode())
+    async with federation.gatehouse(
+        "bsc-aif", backends, kafka=kafka, fed_relays="relay-a,relay-b,relay-that-carried-nothing"
+    ) as bsc:
+        found = [int(value) async for values in read_state(bsc.door, "lumi-aif", "catalogue") for value in values]
+        nothing = [values async for values in read_state(bsc.door, "lumi-aif", "knowledge")]
+    assert (sorted(set(found)), nothing) == (list(range(700)), [])
 
 
 async def _announced(kafka: str, least: int) -> bool:

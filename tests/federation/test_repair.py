@@ -1,5 +1,6 @@
 """What is missing, changed, silent or restored is noticed, and mended without a person where that is possible."""
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -54,6 +55,57 @@ async def test_a_late_joiner_reads_the_state_and_no_ghost(lumi: Gatehouse, bsc: 
     ]
     envelope = await lumi.tell(dataset("set-9"), "catalogue")
     assert [one.verdict for one in await bsc.hear(envelope, stream="catalogue")] == ["accepted"]
+
+
+async def test_a_late_joiner_that_reaches_nobody_reads_the_state_that_the_relays_carried(
+    lumi: Gatehouse, bsc: Gatehouse
+) -> None:
+    for number in range(12):
+        await lumi.tell(dataset(f"set-{number % 4}", revision=number), "catalogue")
+    await lumi.tell(dataset("set-0", revision=20, retired=True), "catalogue")
+    await heads.sign_heads(lumi.db, lumi.door)
+    later = [
+        await lumi.tell(dataset("set-1", revision=30), "catalogue"),
+        await lumi.tell(dataset("set-9"), "catalogue"),
+    ]
+    lumi.apps.pop("lumi-aif")
+    noise = [b"noise", later[0].raw[:-8] + b"AAAAAAAA"]
+
+    async def carried(origin: str, stream: str) -> AsyncIterator[list[bytes]]:
+        topic = f"aifn-out-{stream}-state-v1"
+        rows = await lumi.db.fetch("SELECT value FROM outbox WHERE topic = $1 ORDER BY seq", topic)
+        values = [row["value"] for row in rows if origin == "lumi-aif"]
+        for start in range(0, len(values), 5):
+            yield values[start : start + 5]
+        yield noise
+
+    assert [one.verdict for one in await bsc.hear(*later, stream="catalogue")] == ["gap", "gap"]
+    assert await bsc.repair.close_gaps() == 0, "nobody answers, and without the topics it waits"
+    bsc.repair.carried = carried
+    assert await bsc.repair.close_gaps() >= 3
+    assert await same_state(lumi, bsc, "catalogue")
+    found = [(fact["record_key"], fact["seq"]) for fact in await bsc.facts("aifn-in-catalogue-v1")]
+    assert sorted(found) == [
+        (f"lumi-aif/set-{number}", seq) for number, seq in ((1, 10), (1, 14), (2, 11), (3, 12), (9, 15))
+    ]
+    assert ("lumi-aif", "catalogue", "gap") not in await bsc.alarms()
+
+
+async def test_a_carried_state_whose_digest_is_not_the_head_s_is_not_taken_over(
+    lumi: Gatehouse, bsc: Gatehouse
+) -> None:
+    told = [await lumi.tell(dataset(f"set-{number}"), "catalogue") for number in range(4)]
+    await heads.sign_heads(lumi.db, lumi.door)
+    (head,) = await lumi.db.fetch("SELECT value FROM outbox WHERE topic = 'aifn-out-head-state-v1'")
+    lumi.apps.pop("lumi-aif")
+
+    async def carried(_: str, stream: str) -> AsyncIterator[list[bytes]]:
+        yield [head["value"]] if stream == "head" else [one.raw for one in told[1:]]
+
+    bsc.repair.carried = carried
+    assert await bsc.repair.rebuild("lumi-aif", "catalogue") == 0
+    assert await bsc.facts("aifn-in-catalogue-v1") == []
+    assert (await bsc.chain("lumi-aif", "catalogue")).seq == 0
 
 
 async def test_a_replica_that_has_diverged_is_found_by_the_head_and_read_again(lumi: Gatehouse, bsc: Gatehouse) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -27,6 +28,7 @@ from aifn_fedgate.door import Door
 from aifn_fedgate.members import Members
 from aifn_fedgate.settings import FedgateSettings
 from aifn_fedgate.signing import WrongKeyFile
+from aifn_fedgate.state_topics import read_state
 from aifn_fedgate.store import peers
 
 log = logging.getLogger(__name__)
@@ -84,7 +86,9 @@ class RepairAtWork:
 
     def begin(self, db: Database) -> Repair:
         """The repair on this database."""
-        repair = Repair(db, self._door, Members(self._door, self._http))
+        door = self._door
+        carried = partial(read_state, door) if door.settings.kafka and door.settings.relays else None
+        repair = Repair(db, door, Members(door, self._http), carried)
         self._app.state.repair = repair
         return repair
 

@@ -32,7 +32,7 @@ async def take_in(db: Database, door: Door, arrivals: Sequence[Arrival]) -> list
     async with door.lock:
         rulings = await _patiently(db, door, gate, list(arrivals))
         for chain_of in await _behind(db, rulings):
-            rulings += await _drain(db, door, gate, *chain_of)
+            rulings += await drain(db, door, gate, *chain_of)
     outbox.nudge()
     for one in rulings:
         if one.fact is not None and isinstance(one.fact.event, DirectoryCarried):
@@ -263,8 +263,8 @@ def head_in(gate: Gate, envelope: Envelope, now: datetime) -> HeadsSigned | None
     return fact.event if isinstance(fact.event, HeadsSigned) else None
 
 
-async def _drain(db: Database, door: Door, gate: Gate, origin: str, stream: str) -> list[Ruling]:
-    """What waited for the place that was just filled."""
+async def drain(db: Database, door: Door, gate: Gate, origin: str, stream: str) -> list[Ruling]:
+    """Take in what waited for the place that was just filled; the door's lock is held."""
     rulings: list[Ruling] = []
     while True:
         async with transaction(db) as tx:

@@ -1,15 +1,19 @@
-"""Close gaps over HTTPS, ask silent peers, and read a state again that has diverged or was never here."""
+"""Close gaps over HTTPS, ask silent peers, and read a state again that has diverged or was never here.
+
+A state comes from its owner or another member over HTTPS, or, if nobody answers, from the topics the relays carried.
+"""
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from aifn_common import outbox
 from aifn_common.database import Database, Transaction, transaction
-from aifn_events.federation import Head, HeadsSigned
+from aifn_events.federation import STREAMS, Head, HeadsSigned
 
-from aifn_fedgate.actions.receive import head_in, peer_fact, sound, take_head, take_in
+from aifn_fedgate.actions.receive import drain, head_in, peer_fact, sound, take_head, take_in
 from aifn_fedgate.domain import gate as rules
 from aifn_fedgate.domain.chain import Chain, digest_text, weight
 from aifn_fedgate.domain.directory import Distrusted
@@ -26,6 +30,8 @@ log = logging.getLogger(__name__)
 MOST_PAGES = 20
 HOLDERS = 3
 AT_ONCE = 200
+ReadState = Callable[[str, str], AsyncIterator[list[bytes]]]
+"""Envelopes of the state of an origin's stream, as the relays carried them."""
 
 
 @dataclass
@@ -35,6 +41,7 @@ class Repair:
     db: Database
     door: Door
     members: Members
+    carried: ReadState | None = None
 
     async def close_gaps(self) -> int:
         """Ask for whatever is known to be missing; returns how many envelopes were asked for and came."""
@@ -67,7 +74,8 @@ class Repair:
                 continue
             if came:
                 return came
-        return 0
+        # Of a stream that was here before, what is missing is waited for; its history would be lost with a state.
+        return 0 if ask.after else await self._rebuild_from_topics(ask.origin, ask.stream)
 
     def _holders(self, origin: str) -> list[str]:
         """Whom to ask: the owner, then a few others, for bytes are signed whoever holds them."""
@@ -158,7 +166,54 @@ class Repair:
                 return await self._rebuild_from(asked, origin, stream, gate)
             except (NoAnswer, Pruned) as fault:
                 log.info("the state of %s/%s is not had from %s: %s", origin, stream, asked, fault)
-        return 0
+        return await self._rebuild_from_topics(origin, stream)
+
+    async def _rebuild_from_topics(self, origin: str, stream: str) -> int:
+        """Take over a state as the relays carried it; 0 if there is none, or it does not fit a signed head yet."""
+        gate = self.door.gate()
+        if gate is None or self.carried is None or not STREAMS[stream].state:
+            return 0
+        try:
+            head = await self._carried_head(gate, origin, self.carried)
+            if stream == "head":
+                return await self._jump_to(head.raw, origin, gate)
+            heads = await take_head(self.db, self.door, origin, head.raw)
+            if heads is None or stream not in heads.streams:
+                raise NoAnswer(f"the newest head of {origin} does not name {stream}")
+            return await self._rebuild_at(heads.streams[stream], origin, stream, gate, self.carried)
+        except NoAnswer as fault:
+            log.info("the state of %s/%s is not had from the relays: %s", origin, stream, fault)
+            return 0
+
+    async def _carried_head(self, gate: Gate, origin: str, carried: ReadState) -> Envelope:
+        found: Envelope | None = None
+        async for raws in carried(origin, "head"):
+            for one in await self._believed(gate, origin, "head", raws):
+                if found is None or one.header.at > found.header.at:
+                    found = one
+        if found is None:
+            raise NoAnswer(f"the relays carried no head of {origin} that is believed")
+        return found
+
+    async def _rebuild_at(self, target: Head, origin: str, stream: str, gate: Gate, carried: ReadState) -> int:
+        """What is newer than the head is left to the journal.
+
+        A key that has changed since, and whose older word is compacted away, makes the digest differ: the next head
+        will fit.
+        """
+        async with transaction(self.db) as tx:
+            await rebuild.clear(tx, origin, stream)
+        async for raws in carried(origin, stream):
+            believed = await self._believed(gate, origin, stream, raws)
+            await self._put(
+                gate, [one for one in believed if (target.epoch, 0) < one.header.at <= (target.epoch, target.seq)]
+            )
+        async with self.door.lock:
+            async with transaction(self.db) as tx:
+                keys = await self._take_over(tx, origin, stream, target, sure=False)
+            if keys:
+                await drain(self.db, self.door, gate, origin, stream)
+        return keys
 
     async def _head(self, asked: str, origin: str, stream: str) -> Head:
         raw = await self.members.head(asked, origin)
@@ -196,22 +251,35 @@ class Repair:
     async def _stage(
         self, gate: Gate, origin: str, stream: str, raws: list[bytes], *, up_to: int | None = None
     ) -> list[Staged]:
-        staged: list[Staged] = []
-        for raw in raws:
-            arrival = Arrival(raw, origin, stream, via="https")
+        envelopes = await self._believed(gate, origin, stream, raws)
+        if len(envelopes) < len(raws):
+            raise NoAnswer("a state with an envelope that is not believed")
+        return await self._put(gate, [one for one in envelopes if up_to is None or one.header.seq <= up_to])
+
+    async def _believed(self, gate: Gate, origin: str, stream: str, raws: list[bytes]) -> list[Envelope]:
+        """Those that are authentic."""
+        found: list[Envelope] = []
+        now = self.door.now()
+        for number, raw in enumerate(raws):
+            arrival = Arrival(raw, origin, stream)
             envelope = rules.unpack(arrival)
-            if not isinstance(envelope, Envelope) or gate.check(arrival, envelope, self.door.now()) is not None:
-                raise NoAnswer("a state with an envelope that is not believed")
-            if up_to is not None and envelope.header.seq > up_to:
-                break
-            staged.append(_staged(gate, envelope, self.door.now()))
-            if len(staged) % 100 == 0:
+            if isinstance(envelope, Envelope) and gate.check(arrival, envelope, now) is None:
+                found.append(envelope)
+            if number % 100 == 99:
                 await asyncio.sleep(0)
+        return found
+
+    async def _put(self, gate: Gate, envelopes: list[Envelope]) -> list[Staged]:
+        staged = [_staged(gate, one, self.door.now()) for one in envelopes]
         async with transaction(self.db) as tx:
             await rebuild.stage(tx, staged)
         return staged
 
-    async def _take_over(self, tx: Transaction, origin: str, stream: str, target: Head) -> int:
+    async def _take_over(self, tx: Transaction, origin: str, stream: str, target: Head, *, sure: bool = True) -> int:
+        """Put the staged state in the place of what is here, if the head's digest fits. Returns the number of keys.
+
+        `sure`: the state is its owner's at that head, so that another digest means that somebody has diverged.
+        """
         chain = (await journal.lock_chains(tx, [(origin, stream)]))[origin, stream]
         if chain.frozen or chain.at > (target.epoch, target.seq):
             return 0
@@ -222,6 +290,9 @@ class Repair:
             digest, keys = (digest + weight(key_hash, envelope_hash)) % 2**256, keys + 1
         if (keys, digest_text(digest)) != (target.keys, target.digest):
             detail = f"the state that was read has {keys} keys, the head {target.keys}, or another digest"
+            if not sure:
+                log.info("%s/%s: %s", origin, stream, detail)
+                return 0
             await sound(tx, self.door, Finding(origin, stream, "diverged", detail))
             return 0
         ghosts = await rebuild.ghosts(tx, origin, stream)
@@ -242,16 +313,16 @@ class Repair:
         return max(keys, 1)
 
     async def _jump(self, asked: str, origin: str, gate: Gate) -> int:
-        """The stream of heads has one key, and its newest envelope is its whole state."""
         raw = await self.members.head(asked, origin)
-        arrival = Arrival(raw, origin, "head", via="https")
-        envelope = rules.unpack(arrival)
-        if (
-            not isinstance(envelope, Envelope)
-            or gate.check(arrival, envelope, self.door.now())
-            or not head_in(gate, envelope, self.door.now())
-        ):
-            raise NoAnswer(f"{asked} has no head of {origin} that is believed")
+        if raw is None:
+            raise NoAnswer(f"{asked} has no head of {origin}")
+        return await self._jump_to(raw, origin, gate)
+
+    async def _jump_to(self, raw: bytes, origin: str, gate: Gate) -> int:
+        """The stream of heads has one key, and its newest envelope is its whole state."""
+        envelope = next(iter(await self._believed(gate, origin, "head", [raw])), None)
+        if envelope is None or not head_in(gate, envelope, self.door.now()):
+            raise NoAnswer(f"no head of {origin} that is believed")
         async with self.door.lock, transaction(self.db) as tx:
             chain = (await journal.lock_chains(tx, [(origin, "head")]))[origin, "head"]
             here = (envelope.header.epoch, envelope.header.seq)

@@ -48,6 +48,11 @@ class Header:
     directory_version: int
     retired: bool = False
 
+    @property
+    def at(self) -> tuple[int, int]:
+        """Its place in its stream: epoch and sequence number."""
+        return self.epoch, self.seq
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
