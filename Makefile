@@ -69,7 +69,7 @@ k8s-check: setup ## render every Kubernetes overlay and validate it; builds its 
 bench: setup ## measure, print a table, write build/bench/<name>.json; one with NAME=usage
 	@$(PY) -m benchmarks $(NAME)
 
-sim-federation: setup ## a federation of 32 in virtual time, an hour of it; SIM="--seconds 120 --share 1" for less
+sim-federation: setup ## all 32 members in virtual time, an hour of it; SIM="--seconds 120 --share 1" for less
 	@$(PY) -m tests.federation.simulation $(SIM)
 
 fmt: setup ## format

@@ -1,8 +1,8 @@
 """A whole federation in virtual time: the gate's own state machine behind a clock, a bus, a store and a dice of ours.
 
-`python -m tests.federation.simulation` runs an hour of 32 members; a seed gives the same run each time. Links drop,
-copy, shuffle, delay and alter; members are cut off, crash before they commit, restore an old backup; one says two
-things.
+`python -m tests.federation.simulation` runs an hour of the 19 factories and 13 antennas of the first data; a seed gives
+the same run each time. Links drop, copy, shuffle, delay and alter; members are cut off, crash before they commit,
+restore an old backup; one says two things.
 After every tick the invariants are looked at from outside: what was believed was signed by its owner (I7), once (I4),
 without a gap (I6); at the end every replica equals its owner's state (I5) and every chain hashes to its tip (I9).
 """
@@ -15,10 +15,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import Any
 
-from aifn_events.federation import Head, HeadsSigned
-from aifn_events.registry import CapacityReported
+from aifn_events.base import Event
+from aifn_events.federation import Head, HeadsSigned, MemberKind
+from aifn_events.registry import CapacityReported, FactoryDescribed
 from aifn_fedgate.domain import gate as rules
 from aifn_fedgate.domain.chain import Chain, Verdict, digest_text, weight
 from aifn_fedgate.domain.directory import Directory, Member, Root, Trust, key_id, write_statement
@@ -27,6 +29,7 @@ from aifn_fedgate.domain.facts import Fact, read_fact, write_payload
 from aifn_fedgate.domain.gate import Arrival, Gate, Ruling
 from aifn_fedgate.domain.heads import ask_for, compare_all, heads_of
 from aifn_fedgate.signing import SigningKey, verify
+from aifn_registry.seed import load
 
 BEGAN = datetime(2026, 11, 21, 9, tzinfo=UTC)
 HEAD_SECONDS = 30
@@ -89,8 +92,22 @@ class Owner:
 
     name: str
     key: SigningKey
+    kind: MemberKind = "factory"
     store: Store = field(default_factory=Store)
     logs: dict[tuple[str, int], list[Envelope]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def stream(self) -> str:
+        """What its kind has most to say on: a factory on its partitions, an antenna on what it offers."""
+        return "capacity" if self.kind == "factory" else "knowledge"
+
+    def news(self, thing: str, number: int, **about: Any) -> Event:
+        """Something new about one of its things."""
+        if self.kind == "factory":
+            source = f"urn:aifn:{self.name}:siteagent"
+            return CapacityReported.example(partition_id=thing, nodes_idle=number, source=source, **about)
+        source = f"urn:aifn:{self.name}:registry"
+        return FactoryDescribed.example(factory_id=self.name, revision=number, source=source, **about)
 
     def say(self, stream: str, event: Any, key: str) -> Envelope:
         """Sign the next envelope of a stream."""
@@ -159,8 +176,9 @@ class Simulation:
         self.per_second, self.share = per_second, share
         self.now = 0
         self.report = Report(seed, 0)
-        names = [f"member-{number:02d}" for number in range(members)]
-        self.owners = {name: Owner(name, SigningKey.of_seed(self.dice.randbytes(32))) for name in names}
+        chosen = _everybody()[:members]
+        names = [name for name, _ in chosen]
+        self.owners = {name: Owner(name, SigningKey.of_seed(self.dice.randbytes(32)), kind) for name, kind in chosen}
         self.trust = _trust(self.owners)
         self.stores = {name: Store() for name in names}
         self.gates = {name: Gate(name, self.trust, self._verify, _sealed, read=self._read) for name in names}
@@ -204,14 +222,9 @@ class Simulation:
         for _ in range(self.per_second):
             owner = self.owners[self.dice.choice(names)]
             partition = f"p{self.dice.randrange(KEYS)}"
-            event = CapacityReported.example(
-                id=f"{self.now}-{self.report.events}",
-                partition_id=partition,
-                nodes_idle=self.dice.randrange(1000),
-                source=f"urn:aifn:{owner.name}:siteagent",
-                time=BEGAN + timedelta(seconds=self.now),
-            )
-            self._send(owner.say("capacity", event, f"{owner.name}/{partition}"))
+            about = {"id": f"{self.now}-{self.report.events}", "time": BEGAN + timedelta(seconds=self.now)}
+            event = owner.news(partition, self.dice.randrange(1000), **about)
+            self._send(owner.say(owner.stream, event, f"{owner.name}/{partition}"))
             self.report.events += 1
 
     def _send(self, envelope: Envelope, only: frozenset[str] | None = None) -> None:
@@ -239,15 +252,14 @@ class Simulation:
     def _say_two_things(self) -> None:
         """One member signs two bodies for one place, and shows each to one half of the others."""
         owner = self.owners[self.rogue]
-        chain = owner.store.chain(owner.name, "capacity")
+        chain = owner.store.chain(owner.name, owner.stream)
         if not chain.seq:
             return
         half = frozenset(list(self.owners)[::2])
-        event = CapacityReported.example(source=f"urn:aifn:{owner.name}:siteagent", time=BEGAN, partition_id="p0")
         place = (chain.epoch, chain.seq + 1, chain.tip)
-        self._send(owner.sign("capacity", event, f"{owner.name}/p0", *place), only=half)
-        other = event.model_copy(update={"nodes_idle": 7})
-        self._send(owner.say("capacity", other, f"{owner.name}/p0"), only=frozenset(self.owners) - half)
+        one, other = (owner.news("p0", number, time=BEGAN) for number in (6, 7))
+        self._send(owner.sign(owner.stream, one, f"{owner.name}/p0", *place), only=half)
+        self._send(owner.say(owner.stream, other, f"{owner.name}/p0"), only=frozenset(self.owners) - half)
 
     def _tick(self, *, heads: bool) -> None:
         if heads:
@@ -390,21 +402,28 @@ class Simulation:
             for origin, owner in self.owners.items():
                 if origin == name:
                     continue
-                ours, theirs = store.chain(origin, "capacity"), owner.store.chain(origin, "capacity")
+                ours, theirs = store.chain(origin, owner.stream), owner.store.chain(origin, owner.stream)
                 if origin == self.rogue:
                     continue
-                state = owner.store.states[origin, "capacity"]
+                state = owner.store.states[origin, owner.stream]
                 if (ours.at, ours.tip) != (theirs.at, theirs.tip) or ours.frozen:
                     self.report.violations.append(f"I5/I9 {name}: {origin} is at {theirs.at}, known to {ours.at}")
-                elif state != store.states[origin, "capacity"] or ours.digest != theirs.digest:
+                elif state != store.states[origin, owner.stream] or ours.digest != theirs.digest:
                     self.report.violations.append(f"I5 {name}: the state of {origin} differs")
-        doubters = [name for name, store in self.stores.items() if store.chain(self.rogue, "capacity").frozen]
+        rogue = self.owners[self.rogue]
+        doubters = [name for name, store in self.stores.items() if store.chain(rogue.name, rogue.stream).frozen]
         self.report.alarms["frozen by two words"] = len(doubters)
-        if (
-            self.owners[self.rogue].store.chain(self.rogue, "capacity").seq
-            and len(doubters) < len(self.stores) // 2 - 1
-        ):
+        if rogue.store.chain(rogue.name, rogue.stream).seq and len(doubters) < len(self.stores) // 2 - 1:
             self.report.violations.append(f"only {len(doubters)} members noticed that {self.rogue} says two things")
+
+
+def _everybody() -> list[tuple[str, MemberKind]]:
+    """Every factory and antenna of the first data, by turns, so that a part of them has both kinds."""
+    data = load()
+    factories: list[tuple[str, MemberKind]] = [(one.factory_id, "factory") for one in data.factories]
+    antennas: list[tuple[str, MemberKind]] = [(one.antenna_id, "antenna") for one in data.antennas]
+    turns = zip_longest(factories, antennas)
+    return [one for turn in turns for one in turn if one is not None]
 
 
 def _sealed(_: str) -> bytes:
@@ -423,7 +442,7 @@ def _trust(owners: dict[str, Owner]) -> Trust:
             name, identity.public, identity.sign, sign_key=owner.key.public, encrypt_key=identity.public
         )
         members[name] = Member(
-            kind="factory", identity=identity.public, endpoints=(), streams=("capacity",), keys=(key,)
+            kind=owner.kind, identity=identity.public, endpoints=(), streams=(owner.stream,), keys=(key,)
         )
     directory = Directory(
         type="directory",
@@ -442,7 +461,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.federation.simulation", description="A federation, simulated."
     )
-    parser.add_argument("--members", type=int, default=32)
+    parser.add_argument("--members", type=int, default=32, help="of the 32 there are")
     parser.add_argument("--per-second", type=int, default=200, help="events of all members together")
     parser.add_argument("--seconds", type=int, default=3600, help="of virtual time")
     parser.add_argument("--share", type=float, default=0.05, help="of signatures verified with Ed25519 itself")
