@@ -31,6 +31,13 @@ def real_time() -> Iterator[None]:
     clock.use(None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a real server, so that another version of PostgreSQL is tried with that alone."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "backends" in item.fixturenames:
+            item.add_marker(pytest.mark.database)
+
+
 def pytest_report_header() -> str:
     """Say where broker and database come from; the fixture decides at its first use."""
     return "broker and database: the environment, containers or the local stack, in this order"
