@@ -4,6 +4,7 @@ Raw aiokafka, because one call of a framework for each message costs more than a
 """
 
 import asyncio
+import gc
 import inspect
 import logging
 import time
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 READ_AT_ONCE = 100
 MOST_CONTINUED = 64
 """A span costs a fifth of a millisecond: of a full batch only so many sampled traces go on, of a small one all."""
+OBJECTS_OF_A_MESSAGE = 25
+"""So many, about, that a look for garbage has to visit: the message, its headers, the event, what is made of it."""
 Hopeless = list[tuple[Record, Exception]]
 
 
@@ -69,6 +72,7 @@ class BatchReader:
 
     async def run(self) -> None:
         """Read for ever. A broker that is away is waited for; ends when the process stops."""
+        make_room_for(self._one.max_records)
         while not self._hearing.stopping.is_set():
             consumer = None
             try:
@@ -246,6 +250,15 @@ class BatchReader:
                 heard = [record for _, record in events] + [record for record, _ in hopeless]
                 await event_log.keep(tx, heard, clock.now(), kind="heard" if events else "set_aside")
         return len(rejected)
+
+
+def make_room_for(records: int) -> None:
+    """Let this process look for garbage only when there are more new objects than in two batches of so many records.
+
+    The one at work and the next are no garbage, and looking at them again and again is a tenth of the work on them.
+    """
+    young, *older = gc.get_threshold()
+    gc.set_threshold(max(young, 2 * OBJECTS_OF_A_MESSAGE * records), *older)
 
 
 def read_events(read: Callable[[Record], Any], records: Sequence[Record]) -> tuple[list[tuple[Any, Record]], Hopeless]:
