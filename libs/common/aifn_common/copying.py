@@ -23,6 +23,7 @@ _count = struct.Struct(">h").pack
 _length = struct.Struct(">i").pack
 _int = struct.Struct(">ii").pack
 _bigint = struct.Struct(">iq").pack
+_two_bigints = struct.Struct(">iqiq").pack
 _three_bigints = struct.Struct(">iqiqiq").pack
 
 
@@ -33,7 +34,8 @@ def copied_row(count: int, *parts: bytes) -> bytes:
 
 def text(value: str) -> bytes:
     """A value of the type text or json."""
-    return raw(value.encode())
+    encoded = value.encode()
+    return _length(len(encoded)) + encoded
 
 
 def raw(value: bytes) -> bytes:
@@ -56,6 +58,11 @@ def integers(*values: int) -> bytes:
 def bigint(value: int) -> bytes:
     """A value of the type bigint."""
     return _bigint(8, value)
+
+
+def bigints(first: int, second: int) -> bytes:
+    """Two values of the type bigint."""
+    return _two_bigints(8, first, 8, second)
 
 
 def moment(value: datetime) -> bytes:

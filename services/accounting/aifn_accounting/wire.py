@@ -5,9 +5,10 @@ our agents write: whatever is written so is read here, to the same values, and e
 """
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aifn_common.dead_letters import Record
@@ -101,22 +102,21 @@ def _read_plain(record: Record) -> PlainUsage | None:
 
 
 def _has_plain_headers(record: Record) -> bool:
-    if not record.headers:
-        return False
-    names, values = zip(*record.headers, strict=True)
-    lines = _lines_of(names)
+    found: dict[str, Any] = dict(record.headers or ())
+    matches = _lines_of(tuple(found))
     try:
-        return lines is not None and lines.fullmatch(b"\n".join(values)) is not None
+        # One that repeats leaves fewer than there were.
+        return matches is not None and len(found) == len(record.headers) and bool(matches(b"\n".join(found.values())))
     except TypeError:  # a header without value
         return False
 
 
 @lru_cache(maxsize=256)
-def _lines_of(names: tuple[str, ...]) -> re.Pattern[bytes] | None:
-    """What the values of headers with these names look like, a line for each; None if one repeats or is missing."""
-    if len(set(names)) < len(names) or not set(names) >= _NEEDED:
+def _lines_of(names: tuple[str, ...]) -> Callable[[bytes], object] | None:
+    """Whether the values of headers with these names are as they should be, a line for each; None if one is missing."""
+    if not set(names) >= _NEEDED:
         return None
-    return re.compile(b"\n".join(_HEADERS.get(name, rb"[ -~]*") for name in names))
+    return re.compile(b"\n".join(_HEADERS.get(name, rb"[ -~]*") for name in names)).fullmatch
 
 
 @lru_cache(maxsize=65_536)

@@ -142,7 +142,9 @@ class Hold:
     @property
     def remaining(self) -> int:
         """What is still set aside."""
-        return 0 if self.released else max(self.amount - self.drawn, 0)
+        if self.released or self.drawn >= self.amount:
+            return 0
+        return self.amount - self.drawn
 
 
 class Entry(NamedTuple):
@@ -258,9 +260,10 @@ class Book:
 
     def _consume(self, allocation: int, payer: Role, amount: int, job_id: JobId, usage: int | None) -> None:
         if amount > 0:
-            self._add(allocation, "charge", payer, "consumed", amount, job_id, usage)
+            self.entries.append(Entry(allocation, "charge", payer, "consumed", amount, job_id, usage))
         else:
-            self._add(allocation, "refund", "consumed", payer, -amount, job_id, usage)
+            self.entries.append(Entry(allocation, "refund", "consumed", payer, -amount, job_id, usage))
+        self._touched.add(allocation)
 
     def _add(
         self,

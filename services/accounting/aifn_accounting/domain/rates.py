@@ -206,8 +206,10 @@ class RateCard:
             amount: as it was reported, in the unit of the resource.
             record: what was occupied; without it the rule is not asked.
         """
+        if self.rule is None:
+            return -(-amount * self.numerator // self.denominator)
         parts = 1
-        if self.rule is not None and record is not None:
+        if record is not None:
             ruled = self.rule.slice_seconds(record)
             if ruled is not None and ruled[0] <= LARGEST_AMOUNT * ruled[1]:
                 amount, parts = ruled

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 from aifn_common import outbox
-from aifn_common.copying import NULL, bigint, copied_row, copy_rows, integers, moments, raw, text, words
+from aifn_common.copying import NULL, bigint, bigints, copied_row, copy_rows, integers, moments, raw, text, words
 from aifn_common.database import Database, Transaction
 from aifn_events.usage import UsageCharged
 from aifn_events.vocabulary import FactoryId, JobId, MachineId, ResourceId
@@ -161,7 +161,7 @@ def record_row(number: int, event: Usage, charge: Charge | None, pseudonym: str,
         raw(_as_json(event.amounts)),
         at,
         NULL if occupied is None else text(occupied),
-        _NO_CHARGE if charge is None else bigint(charge.allocation) + bigint(charge.amount) + words(charge.rate_card),
+        _NO_CHARGE if charge is None else bigints(charge.allocation, charge.amount) + words(charge.rate_card),
     )
 
 
