@@ -27,7 +27,7 @@ def test_members_find_each_others_data_and_notice_and_repair_what_goes_wrong_bet
         outcome = asyncio.run(play(federation))
 
     assert [f"{one.statement}: {one.numbers}" for one in outcome.checks if not one.holds] == []
-    assert len(outcome.checks) >= 20
+    assert len(outcome.checks) >= 24
     owned = {one.stream for one in outcome.views[HOME].streams if one.origin == OWNER}
     assert owned >= {"capacity", "catalogue", "skills", "knowledge", "head", "directory"}
     assert {one.stream for one in outcome.views[OWNER].streams if one.origin == JU} >= {"access", "award"}

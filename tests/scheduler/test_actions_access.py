@@ -185,25 +185,34 @@ async def test_an_authority_decides_its_own_calls_only(lumi: Database, ju: Sched
     assert await announced(lumi, AwardGranted) == []
 
 
-@pytest.mark.parametrize(
-    ("hosts", "partitions", "because"),
-    [
-        (["it4lia"], ("lumi-g", "leonardo-booster"), "apply once for each"),
-        ([], ("leonardo-booster",), "operated by no AI Factory"),
-        (["it4lia", "another"], ("leonardo-booster",), "operated by it4lia, another"),
-    ],
-)
-async def test_an_award_needs_one_factory_that_can_open_it(
-    lumi: Database, ju: SchedulerSettings, hosts: list[str], partitions: tuple[str, ...], because: str
+TWO = (Ask("lumi-g", 60_000), Ask("leonardo-booster", 60_000))
+
+
+async def test_an_award_on_machines_of_two_factories_goes_to_both_each_with_its_part_and_the_name_of_the_other(
+    lumi: Database, ju: SchedulerSettings
 ) -> None:
-    asks = tuple(Ask(name, 60_000) for name in partitions)
+    filed = await apply(lumi, "aif-large-scale", application(asks=TWO, months=6), ju)
+    await award(lumi, filed.application_id, ju)
+    said = {one.factory_id: one for one in await announced(lumi, AwardGranted)}
+    assert {name: [line.partition_id for line in one.lines] for name, one in said.items()} == {
+        "lumi-aif": ["lumi-g"],
+        "it4lia": ["leonardo-booster"],
+    }
+    elsewhere = {name: [(to.factory_id, to.partition_id) for to in one.elsewhere] for name, one in said.items()}
+    assert elsewhere == {"lumi-aif": [("it4lia", "leonardo-booster")], "it4lia": [("lumi-aif", "lumi-g")]}
+    assert len({(one.award_id, one.project_id) for one in said.values()}) == 1
+
+
+@pytest.mark.parametrize("hosts", [[], ["it4lia", "another"]])
+async def test_each_part_of_an_award_needs_one_factory_that_can_open_it(
+    lumi: Database, ju: SchedulerSettings, hosts: list[str]
+) -> None:
     async with transaction(lumi) as tx:
         await machines.remember_machine(tx, machine("leonardo", revision=1, factory_ids=hosts))
-        await tx.execute("UPDATE call SET single_machine = false WHERE call_id = 'aif-large-scale'")
-    filed = await apply(lumi, "aif-large-scale", application(asks=asks, months=6), ju)
-    assert filed.eligible, filed.findings
-    with pytest.raises(NoHost, match=because):
+    filed = await apply(lumi, "aif-large-scale", application(asks=TWO, months=6), ju)
+    with pytest.raises(NoHost, match=f"operated by {', '.join(hosts) or 'no AI Factory'}"):
         await award(lumi, filed.application_id, ju)
+    assert await announced(lumi, AwardGranted) == []
 
 
 async def test_an_award_of_the_ju_is_said_at_the_host_as_if_it_were_its_own(

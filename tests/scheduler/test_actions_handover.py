@@ -10,11 +10,12 @@ import pytest
 from aifn_common import membership
 from aifn_common.database import Database, transaction
 from aifn_common.errors import Invalid
+from aifn_events.access import AwardGranted
 from aifn_events.base import Event
-from aifn_events.federation import CapacityFromPeer, HandoverFromPeer, PeerFact
+from aifn_events.federation import AwardFromPeer, CapacityFromPeer, HandoverFromPeer, PeerFact
 from aifn_events.handover import HandoverAnswered, HandoverAsked, HandoverSettled
 from aifn_events.placement import BudgetRefused, JobCancelRequested, JobClosed, JobDispatched, JobPlaced
-from aifn_scheduler.actions import handover, jobs, machines
+from aifn_scheduler.actions import access, handover, jobs, machines
 from aifn_scheduler.domain.admission import Size
 from aifn_scheduler.domain.exchange import Agreement
 from aifn_scheduler.domain.lifecycle import Job
@@ -195,6 +196,109 @@ async def test_a_job_that_would_wait_at_home_runs_elsewhere_and_both_sides_settl
     closed = [one for one in await announced(home.db, JobClosed) if one.job_id == job.job_id]
     assert [(one.outcome, one.segments) for one in closed] == [("completed", 0)]
     assert [(await side.kept()).handover.state for side in (home, receiver)] == ["finished", "finished"]
+
+
+MACHINE_OF = {"lumi-g": "lumi", "leonardo-booster": "leonardo"}
+
+
+def _award(host: str, partition: str, other: str, elsewhere: str) -> AwardGranted:
+    """The part of one factory in an award that names machines of two."""
+
+    def place(name: str) -> dict[str, str]:
+        found = {"machine_id": MACHINE_OF[name], "partition_id": name}
+        return found | {"resource": f"{MACHINE_OF[name]}/{name}/gpu-time"}
+
+    return AwardGranted.example(
+        award_id="award-two",
+        project_id="p1",
+        factory_id=host,
+        mode="aif_large_scale",
+        deciding_authority="ju",
+        lines=[place(partition) | {"amount": 10**9}],
+        elsewhere=[place(elsewhere) | {"factory_id": other}],
+        starts_at=NOW - timedelta(days=1),
+        ends_at=NOW + timedelta(days=90),
+    )
+
+
+async def _both_know_the_award(home: Side, receiver: Side) -> None:
+    for side, part in (
+        (home, _award(HOME, "lumi-g", RECEIVER, "leonardo-booster")),
+        (receiver, _award(RECEIVER, "leonardo-booster", HOME, "lumi-g")),
+    ):
+        async with transaction(side.db) as tx:
+            for one, owner in (("lumi", HOME), ("leonardo", RECEIVER)):
+                await machines.remember_machine(tx, machine(one, revision=1, factory_ids=[owner]))
+            await access.hear_award(tx, from_peer("ju", part, AwardFromPeer), side.limits)
+    async with transaction(receiver.db) as tx:
+        await membership.remember_project(tx, project())
+        await machines.remember_allocation(tx, allocation("p1", "leonardo-booster"))
+
+
+async def test_a_job_goes_to_another_factory_that_its_own_award_names_and_is_paid_with_the_hours_there(
+    home: Side, receiver: Side
+) -> None:
+    await _both_know_the_award(home, receiver)
+    job = await submit(home.db, name="second", partition_id=None, size=Size("devices", 4))
+    placed_before = len(await announced(home.db, JobPlaced))
+    assert await home.offer() == 1
+    assert len(await announced(home.db, JobPlaced)) == placed_before, "no hours of home are held"
+    (asked,) = await announced(home.db, HandoverAsked)
+    assert (asked.agreement_id, asked.project_id, asked.resource) == ("award-two", "p1", BOOSTER.resource)
+
+    await receiver.hear(HOME, asked)
+    await tick(receiver.db, receiver.limits)
+    (there,) = await announced(receiver.db, JobPlaced)
+    assert (there.project_id, there.resource, there.amount) == ("p1", BOOSTER.resource, 32 * HOUR)
+    await receiver.budget_held()
+    await home.hear(RECEIVER, *await receiver.said(HandoverAnswered))
+    await receiver.hear(HOME, *await home.said(HandoverAsked))
+    (sent,) = await announced(receiver.db, JobDispatched)
+    where = {"machine_id": "leonardo", "partition_id": "leonardo-booster"}
+    async with transaction(receiver.db) as tx:
+        await jobs.start_job(tx, started(sent.job_id, started_at=NOW, **where))
+        await jobs.end_job(tx, ended(sent.job_id, ended_at=NOW + timedelta(seconds=600), **where))
+    await home.hear(RECEIVER, *await receiver.said(HandoverAnswered))
+
+    assert [(await side.kept()).handover.state for side in (home, receiver)] == ["finished", "finished"]
+    closed = [one.outcome for one in await announced(home.db, JobClosed) if one.job_id == job.job_id]
+    assert closed == ["completed"]
+    for side in (home, receiver):
+        assert await announced(side.db, HandoverSettled) == [], "nothing is exchanged: the award has hours at both"
+
+
+async def test_a_job_within_its_award_stays_if_it_names_a_partition_and_comes_back_if_it_is_declined(
+    home: Side, receiver: Side
+) -> None:
+    await _both_know_the_award(home, receiver)
+    await home.db.execute("DELETE FROM exchange_agreement")
+    await submit(home.db, name="named", size=Size("devices", 4))
+    assert await home.offer() == 0
+    job = await submit(home.db, name="anywhere", partition_id=None, size=Size("devices", 4))
+    assert await home.offer() == 1
+    await receiver.db.execute("DELETE FROM allocation")
+    await receiver.hear(HOME, *await home.said(HandoverAsked))
+    assert steps(await receiver.said(HandoverAnswered)) == ["declined"]
+    await home.hear(RECEIVER, *await receiver.said(HandoverAnswered))
+    assert (await home.job(job.job_id)).life.state == "queued"
+    assert await home.offer() == 0, "each factory is asked once for a job"
+
+
+async def test_nobody_gets_into_a_project_whose_award_does_not_name_them(home: Side, receiver: Side) -> None:
+    await _both_know_the_award(home, receiver)
+    await submit(home.db, name="second", partition_id=None, size=Size("devices", 4))
+    await home.offer()
+    (asked,) = await announced(home.db, HandoverAsked)
+    forged = [
+        (HOME, asked.model_copy(update={"project_id": "guests", "handover_id": "h-1"})),
+        (HOME, asked.model_copy(update={"agreement_id": "award-one", "handover_id": "h-2"})),
+        ("bsc-aif", asked.model_copy(update={"home": "bsc-aif", "handover_id": "h-3"})),
+    ]
+    for origin, one in forged:
+        await receiver.hear(origin, one)
+    said = await announced(receiver.db, HandoverAnswered)
+    assert [(one.step, "names" in one.because) for one in said] == [("declined", True)] * 3
+    assert await announced(receiver.db, JobPlaced) == []
 
 
 async def test_a_job_that_nobody_takes_waits_at_home_again_and_is_not_asked_for_twice(

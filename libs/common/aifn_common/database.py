@@ -18,6 +18,7 @@ else:  # at run time these classes take no parameters
     Transaction = asyncpg.Connection | PoolConnectionProxy
 Row: TypeAlias = asyncpg.Record
 
+_LOST = "the connection to the database was lost"
 log = logging.getLogger(__name__)
 CLOSE_SECONDS = 3
 RETRY_SECONDS = 0.5
@@ -132,12 +133,21 @@ async def transaction(db: Database) -> AsyncIterator[Transaction]:
                 yield connection
 
 
-@asynccontextmanager
-async def reading(db: Database) -> AsyncIterator[Transaction]:
+class reading:  # noqa: N801 - used like `transaction`; two generators would cost each request more
     """One connection of the pool without a transaction: for plain reads."""
-    async with db.acquire() as connection:
-        with _losses_named(connection):
-            yield connection
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def __aenter__(self) -> Transaction:
+        self._connection = await self._db.acquire()
+        return self._connection
+
+    async def __aexit__(self, _: object, fault: BaseException | None, __: object) -> None:
+        lost = isinstance(fault, asyncpg.InterfaceError) and _is_gone(self._connection)
+        await self._db.release(self._connection)
+        if lost:
+            raise ConnectionResetError(_LOST) from fault
 
 
 def _is_gone(connection: Transaction) -> bool:
@@ -154,5 +164,5 @@ def _losses_named(connection: Transaction) -> Iterator[None]:
     except asyncpg.InterfaceError as fault:
         # The client words a lost connection like a misuse of its own interface; only the first may be retried.
         if _is_gone(connection):
-            raise ConnectionResetError("the connection to the database was lost") from fault
+            raise ConnectionResetError(_LOST) from fault
         raise

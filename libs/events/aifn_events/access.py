@@ -93,6 +93,15 @@ class AwardLine(Payload):
     amount: Amount = Field(description="in the resource's own unit, here slice-seconds")
 
 
+class AwardScope(Payload):
+    """A partition of another factory that the same award names; its hours are granted there."""
+
+    factory_id: FactoryId
+    machine_id: MachineId
+    partition_id: PartitionId
+    resource: ResourceId
+
+
 class AwardGranted(Event):
     """A project may use the named resources between two moments, under one policy version."""
 
@@ -120,6 +129,21 @@ class AwardGranted(Event):
                     "partition_id": "lumi-g",
                     "resource": "lumi/lumi-g/gpu-time",
                     "amount": 288_000_000,
+                }
+            ]
+        ],
+    )
+    elsewhere: list[AwardScope] = Field(
+        default=[],
+        max_length=64,
+        description="what the award names at other factories, where jobs may go",
+        examples=[
+            [
+                {
+                    "factory_id": "bsc-aif",
+                    "machine_id": "marenostrum5",
+                    "partition_id": "mn5-acc",
+                    "resource": "marenostrum5/mn5-acc/gpu-time",
                 }
             ]
         ],

@@ -17,6 +17,7 @@ from aifn_events.vocabulary import (
     PartitionId,
     PositiveCount,
     PositiveSeconds,
+    ProjectId,
     ResourceId,
     Slug,
     Text,
@@ -41,7 +42,15 @@ class HandoverAsked(Event):
     )
     home: FactoryId = Field(examples=["lumi-aif"])
     receiver: FactoryId = Field(examples=["bsc-aif"])
-    agreement_id: AgreementId = Field(description="under which both exchange hours", examples=["lumi-bsc-2026"])
+    agreement_id: AgreementId = Field(
+        description="under which both exchange hours, or the project's award that names both",
+        examples=["lumi-bsc-2026"],
+    )
+    project_id: ProjectId | None = Field(
+        default=None,
+        description="whose award it is, with hours at both; null: hours are exchanged",
+        examples=[None],
+    )
     step: Literal["requested", "confirmed", "voided"] = Field(examples=["requested"])
     reason: Literal["rejected", "cancelled", "expired"] | None = Field(
         default=None, description="why it was voided", examples=[None]

@@ -105,18 +105,16 @@ class Demo:
             self._check(one.statement, one.holds, one.numbers)
 
     async def _award(self) -> None:
-        owner, third = self._owner.member.id, self._third.member.id
-        self._say(f"the JU awards hours on {owner}'s machine")
-        for one in await Granting(self._http, self._ju, self._owner, self._home, patience=PATIENCE_SECONDS).play():
+        home, owner, third = (one.member.id for one in (self._home, self._owner, self._third))
+        self._say(f"the JU awards hours on machines of {home} and {owner}")
+        for one in await Granting(self._http, self._ju, self._home, self._owner, patience=PATIENCE_SECONDS).play():
             self._check(one.statement, one.holds, one.numbers)
 
         async def headroom() -> Any:
             return await knows_share(self._http, self._home, self._third, POOL)
 
         left, took = await until(headroom, PATIENCE_SECONDS)
-        self._check(
-            f"{self._home.member.id} knows the headroom of {third}'s pool", left is not None, f"{left}, {_after(took)}"
-        )
+        self._check(f"{home} knows the headroom of {third}'s pool", left is not None, f"{left}, {_after(took)}")
 
     async def _relay_stops(self) -> None:
         transport = self._federation.transport

@@ -120,7 +120,7 @@ class Handing:
         await manager.post("accounting", "/v1/projects", body, key=f"project-{name}")
         grant = {"resource": resource, "amount": AMOUNT, "unit": "slice-second", "pool": "national"}
         grant |= _span() | {"reason": "the exchange"}
-        await _patiently(manager, "accounting", f"/v1/projects/{name}/allocations", grant, key=f"grant-{name}")
+        await patiently(manager, "accounting", f"/v1/projects/{name}/allocations", grant, key=f"grant-{name}")
         return manager
 
     async def _submit(self, pi: Person, name: str, nodes: int, walltime: int, runs: int) -> str:
@@ -132,7 +132,7 @@ class Handing:
             "walltime_seconds": walltime,
             "script": f"#!/bin/sh\nsleep {runs}\n",
         }
-        return str((await _patiently(pi, "scheduler", "/v1/jobs", body, key=f"job-{name}"))["job_id"])
+        return str((await patiently(pi, "scheduler", "/v1/jobs", body, key=f"job-{name}"))["job_id"])
 
     async def _is(self, pi: Person, job_id: str, state: str) -> dict[str, Any] | None:
         job: dict[str, Any] = await pi.get("scheduler", f"/v1/jobs/{job_id}")
@@ -158,7 +158,7 @@ def _span() -> dict[str, str]:
     return {"starts_at": (now - timedelta(hours=1)).isoformat(), "ends_at": (now + timedelta(days=90)).isoformat()}
 
 
-async def _patiently(who: Person, service: str, path: str, body: dict[str, Any], *, key: str) -> Any:
+async def patiently(who: Person, service: str, path: str, body: dict[str, Any], *, key: str) -> Any:
     """Have something done that needs a fact which may still be on its way."""
     deadline = time.monotonic() + GRANT_PATIENCE_SECONDS
     number = 0

@@ -7,16 +7,17 @@ from typing import Any
 from aifn_common import clock
 from aifn_common.database import Transaction
 from aifn_common.outbox import announce
-from aifn_events.access import ApplicationDecided, AwardGranted, AwardLine, CallPublished, RuleFinding
+from aifn_events.access import ApplicationDecided, AwardGranted, AwardLine, AwardScope, CallPublished, RuleFinding
 from aifn_events.federation import PeerFact
 from aifn_events.vocabulary import ApplicationId, Subject, short_id
 from pydantic import TypeAdapter
 
 from aifn_scheduler.domain import access as domain
-from aifn_scheduler.domain.access import AlreadyAwarded, AnothersDecision, Application, Call, Finding, NotEligible
+from aifn_scheduler.domain.access import AlreadyAwarded, AnothersDecision, Application, Call, Finding, Line, NotEligible
 from aifn_scheduler.policy_data import load_policies
 from aifn_scheduler.settings import SchedulerSettings
 from aifn_scheduler.store import access as store
+from aifn_scheduler.store import handover as handovers
 from aifn_scheduler.store import machines
 from aifn_scheduler.store.access import Award, Filed
 
@@ -132,6 +133,7 @@ async def hear_award(tx: Transaction, event: PeerFact, settings: SchedulerSettin
     """
     award = event.read(AwardGranted)
     domain.check_award(award, settings.factory, load_policies(), await machines.get_partitions(tx))
+    await handovers.put_scopes(tx, award)
     await announce(tx, award.model_copy(update={"source": ""}))
 
 
@@ -144,42 +146,56 @@ async def _grant(
     now = clock.now()
     application = filed.application
     partitions = await machines.get_partitions(tx)
-    factory = settings.factory if kind == "factory" else domain.host_of(application.asks, partitions)
     number = await store.next_project_number(tx)
     name = domain.project_name(number, now.year, settings.factory, kind)
     award = Award(short_id("award"), name, now, by, reason)
     country = load_policies().country(application.organisation.country)
-    lines = domain.award_lines(application.asks, partitions)
+    hosts: dict[str, list[Line]] = {}
+    for line in domain.award_lines(application.asks, partitions):
+        host = settings.factory if kind == "factory" else domain.host_of(partitions[line.partition_id])
+        hosts.setdefault(host, []).append(line)
     await store.set_award(tx, filed.application_id, award)
-    await announce(
-        tx,
-        AwardGranted(
-            award_id=award.award_id,
-            application_id=filed.application_id,
-            project_id=award.project_id,
-            project_title=application.title,
-            factory_id=factory,
-            mode=call.mode,
-            policy_version=call.policy_version,
-            pool=call.pool,
-            deciding_authority=call.deciding_authority,
-            applicant_kind=application.organisation.kind,
-            country=application.organisation.country if country is None else country.country_code,
-            lines=[
-                AwardLine(
-                    machine_id=line.machine_id,
-                    partition_id=line.partition_id,
-                    resource=line.resource,
-                    amount=line.amount,
-                )
-                for line in lines
-            ],
-            principal_investigator=filed.submitted_by,
-            starts_at=now,
-            ends_at=domain.after_months(now, application.months),
-            inference_cap_pct=call.inference_cap_pct,
-        ),
-    )
+    for host, lines in hosts.items():
+        await announce(
+            tx,
+            AwardGranted(
+                award_id=award.award_id,
+                application_id=filed.application_id,
+                project_id=award.project_id,
+                project_title=application.title,
+                factory_id=host,
+                mode=call.mode,
+                policy_version=call.policy_version,
+                pool=call.pool,
+                deciding_authority=call.deciding_authority,
+                applicant_kind=application.organisation.kind,
+                country=application.organisation.country if country is None else country.country_code,
+                lines=[
+                    AwardLine(
+                        machine_id=line.machine_id,
+                        partition_id=line.partition_id,
+                        resource=line.resource,
+                        amount=line.amount,
+                    )
+                    for line in lines
+                ],
+                elsewhere=[
+                    AwardScope(
+                        factory_id=other,
+                        machine_id=line.machine_id,
+                        partition_id=line.partition_id,
+                        resource=line.resource,
+                    )
+                    for other, theirs in hosts.items()
+                    for line in theirs
+                    if other != host
+                ],
+                principal_investigator=filed.submitted_by,
+                starts_at=now,
+                ends_at=domain.after_months(now, application.months),
+                inference_cap_pct=call.inference_cap_pct,
+            ),
+        )
 
 
 def _said(finding: Finding) -> RuleFinding:

@@ -17,8 +17,8 @@ from aifn_scheduler.store.handover import Kept
 Answer = Literal["accepted", "declined", "started", "finished"]
 
 
-async def ask(tx: Transaction, kept: Kept, job: Job, allocation_id: str, now: datetime) -> None:
-    """Home's budget is held: ask the other factory."""
+async def ask(tx: Transaction, kept: Kept, job: Job, allocation_id: str | None, now: datetime) -> None:
+    """Home's budget is held, or the project has hours at the other factory: ask it."""
     asked = replace(kept, asked=True, allocation_id=allocation_id)
     await store.save(tx, asked, now)
     await say(tx, asked, job)
@@ -34,7 +34,8 @@ async def say(tx: Transaction, kept: Kept, job: Job, *, cancelled: bool = False)
             handover_id=kept.id,
             home=kept.home,
             receiver=kept.receiver,
-            agreement_id=kept.agreement_id,
+            agreement_id=kept.agreement_id or str(kept.award_id),
+            project_id=job.wish.project_id if kept.award_id else None,
             step=step,
             reason=kept.handover.reason,
             cancelled=cancelled,
@@ -126,7 +127,9 @@ async def finish(tx: Transaction, kept: Kept, used: int, at: datetime, *, outcom
 
 
 async def settle(tx: Transaction, kept: Kept) -> None:
-    """Have this side's books say what a finished hand-over has cost."""
+    """Have this side's books say what a finished hand-over has cost; within an award its usage records say it."""
+    if kept.agreement_id is None:
+        return
     agreement = await store.find_agreement(tx, kept.agreement_id)
     assert agreement is not None, "the database keeps the agreement of every hand-over"
     if kept.handover.used:
@@ -139,7 +142,7 @@ def _settled(kept: Kept, agreement: Agreement, used: int) -> HandoverSettled:
         side=kept.side,
         home=kept.home,
         receiver=kept.receiver,
-        agreement_id=kept.agreement_id,
+        agreement_id=agreement.agreement_id,
         job_id=kept.job_id,
         allocation_id=kept.allocation_id if kept.side == "home" else None,
         pool_id=agreement.pool_id if kept.side == "receiver" else None,

@@ -11,13 +11,13 @@ from aifn_events.federation import HandoverFromPeer, PeerFact
 from aifn_events.handover import HandoverAnswered, HandoverAsked
 from aifn_events.placement import JobPlaced
 from aifn_events.registry import CapacityReported
-from aifn_events.vocabulary import JobId, Subject
+from aifn_events.vocabulary import JobId, ProjectId, Subject
 
 from aifn_scheduler.actions import away, jobs
 from aifn_scheduler.domain import admission, exchange, lifecycle
 from aifn_scheduler.domain import handover as rules
 from aifn_scheduler.domain.admission import JobWish
-from aifn_scheduler.domain.exchange import Agreement, NotAgreed, Offer
+from aifn_scheduler.domain.exchange import Agreement, NotAgreed, Offer, Scope
 from aifn_scheduler.domain.handover import Handover
 from aifn_scheduler.domain.lifecycle import AlreadyClosed, Job
 from aifn_scheduler.settings import SchedulerSettings
@@ -56,11 +56,12 @@ async def offer_waiting(tx: Transaction, settings: SchedulerSettings) -> int:
     """Have budget held for jobs that wait too long here and can run elsewhere; returns how many."""
     now = clock.now()
     agreements = await store.agreements_of(tx, settings.factory, now)
-    if not agreements or not await jobs_store.try_lock_plan(tx):
+    if not (agreements or await store.any_scope(tx, now)) or not await jobs_store.try_lock_plan(tx):
         return 0
     full = [one for one in await jobs_store.list_waiting(tx, settings.plan_at_most) if _too_long(one, now, settings)]
     if not full:
         return 0
+    scopes = await store.scopes_of(tx, [job.wish.project_id for job in full], now)
     partitions = await machines.get_partitions(tx)
     idle = await store.idle_elsewhere(tx, now - settings.capacity_patience)
     tried = await store.tried(tx, [one.job_id for one in full])
@@ -72,7 +73,10 @@ async def offer_waiting(tx: Transaction, settings: SchedulerSettings) -> int:
     offered = 0
     for job in full:
         open_to = [one for one in agreements if (job.job_id, one.receiver) not in tried]
-        found = exchange.choose(job.wish, open_to, own.get(job.wish.project_id, ()), partitions, idle)
+        named = [one for one in scopes if (job.job_id, one.factory_id) not in tried]
+        found = exchange.choose_in_scope(job.wish, named, partitions, idle) or exchange.choose(
+            job.wish, open_to, own.get(job.wish.project_id, ()), partitions, idle
+        )
         if found is not None:
             idle[found.partition.partition_id] -= found.taken.nodes
             offered += await _place_away(tx, job, found, settings, now)
@@ -87,17 +91,20 @@ def _too_long(job: Waiting, now: datetime, settings: SchedulerSettings) -> bool:
 
 
 async def _place_away(tx: Transaction, job: Waiting, offer: Offer, settings: SchedulerSettings, now: datetime) -> int:
-    agreement, taken = offer.agreement, offer.taken
+    taken = offer.taken
+    agreement = offer.under if isinstance(offer.under, Agreement) else None
+    award_id = offer.under.award_id if isinstance(offer.under, Scope) else None
     amount = taken.slices * job.wish.walltime_seconds
-    because = f"it would wait here; {agreement.receiver} has room, under {agreement.agreement_id}"
+    under = agreement.agreement_id if agreement else award_id
+    because = f"it would wait here; {offer.receiver} has room, under {under}"
     placement = Placement(
         job_id=job.job_id,
         machine_id=offer.partition.machine_id,
         partition_id=offer.partition.partition_id,
-        resource=agreement.home_resource,
+        resource=agreement.home_resource if agreement else offer.partition.resource,
         nodes=taken.nodes,
         slices=taken.slices,
-        amount=agreement.home_amount(amount),
+        amount=agreement.home_amount(amount) if agreement else amount,
         explanation={
             "decided_at": now.isoformat(),
             "place": 0,
@@ -130,20 +137,24 @@ async def _place_away(tx: Transaction, job: Waiting, offer: Offer, settings: Sch
         tx,
         Kept(
             side="home",
-            home=agreement.home,
-            receiver=agreement.receiver,
-            agreement_id=agreement.agreement_id,
+            home=settings.factory,
+            receiver=offer.receiver,
+            agreement_id=agreement.agreement_id if agreement else None,
+            award_id=award_id,
             job_id=job.job_id,
             allocation_id=None,
             machine_id=offer.partition.machine_id,
             partition_id=offer.partition.partition_id,
-            resource=agreement.resource,
+            resource=offer.partition.resource,
             nodes=taken.nodes,
             slices=taken.slices,
             asked=False,
             handover=handover,
         ),
     )
+    if agreement is None:
+        await jobs.leave(tx, job.job_id, now)
+        return 1
     await announce(
         tx,
         JobPlaced(
@@ -202,18 +213,15 @@ async def _hear_home(tx: Transaction, asked: HandoverAsked) -> None:
 
 async def _consider(tx: Transaction, asked: HandoverAsked, now: datetime) -> None:
     """Let a guest join the queue, or decline it and say why. Its budget, which is what was agreed, answers the rest."""
-    known = await store.find_agreement(tx, asked.agreement_id)
     try:
-        agreement = exchange.check_asked(
-            known, home=asked.home, receiver=asked.receiver, resource=asked.resource, now=now
-        )
+        project_id = await _project_for(tx, asked, now)
         partition = await machines.find_partition(tx, asked.partition_id)
         if partition is None or partition.resource != asked.resource or partition.machine_id != asked.machine_id:
             raise NotAgreed(f"{asked.resource} is not counted on {asked.partition_id}")
         if asked.amount != asked.slices * asked.walltime_seconds:
             raise NotAgreed("the amount is not slices times walltime")
         wish = JobWish(
-            project_id=str(agreement.guest_project),
+            project_id=project_id,
             name=f"guest of {asked.home}",
             partition_id=asked.partition_id,
             size=exchange.size_of(asked.nodes, asked.slices, partition),
@@ -251,7 +259,8 @@ async def _consider(tx: Transaction, asked: HandoverAsked, now: datetime) -> Non
             side="receiver",
             home=asked.home,
             receiver=asked.receiver,
-            agreement_id=asked.agreement_id,
+            agreement_id=None if asked.project_id else asked.agreement_id,
+            award_id=asked.agreement_id if asked.project_id else None,
             job_id=asked.handover_id,
             allocation_id=None,
             machine_id=asked.machine_id,
@@ -263,6 +272,18 @@ async def _consider(tx: Transaction, asked: HandoverAsked, now: datetime) -> Non
             handover=Handover(asked.handover_id, asked.amount, asked.answer_by, asked.end_by),
         ),
     )
+
+
+async def _project_for(tx: Transaction, asked: HandoverAsked, now: datetime) -> ProjectId:
+    """In which project a guest runs: its own, if its award names both of us, else that of guests. Raises NotAgreed."""
+    if asked.project_id is not None:
+        scopes = await store.scopes_of(tx, [asked.project_id], now)
+        if (asked.agreement_id, asked.home) not in {(one.award_id, one.factory_id) for one in scopes}:
+            raise NotAgreed(f"{asked.agreement_id} is no award of {asked.project_id} here that names {asked.home}")
+        return asked.project_id
+    known = await store.find_agreement(tx, asked.agreement_id)
+    agreement = exchange.check_asked(known, home=asked.home, receiver=asked.receiver, resource=asked.resource, now=now)
+    return str(agreement.guest_project)
 
 
 async def _hear_receiver(tx: Transaction, answered: HandoverAnswered) -> None:

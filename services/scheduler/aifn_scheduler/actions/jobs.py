@@ -74,6 +74,15 @@ async def dispatch_job(tx: Transaction, event: BudgetHeld) -> None:
         await announce(tx, _dispatched(job))
 
 
+async def leave(tx: Transaction, job_id: JobId, now: datetime) -> None:
+    """A job whose project has hours at the other factory: nothing is held here, and that factory is asked at once."""
+    kept = await handovers.of_job(tx, job_id)
+    assert kept is not None, "it was given away in this transaction"
+    job = await store.get_job(tx, job_id, lock=True)
+    await _settle(tx, job, lifecycle.dispatch(job.life, job.life.revision, now, now), kept)
+    await away.ask(tx, kept, job, None, now)
+
+
 async def send_guest(tx: Transaction, job: Job, now: datetime) -> None:
     """Home has confirmed: a guest whose budget is held goes to its site."""
     after = lifecycle.dispatch(job.life, job.life.revision, job.life.held_at or now, now)

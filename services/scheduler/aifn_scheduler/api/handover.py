@@ -64,7 +64,8 @@ class HandoverView(BaseModel):
     side: str = Field(description="home or receiver", examples=["home"])
     home: FactoryId = Field(examples=["lumi-aif"])
     receiver: FactoryId = Field(examples=["bsc-aif"])
-    agreement_id: Slug = Field(examples=["lumi-bsc-2026"])
+    agreement_id: Slug | None = Field(description="under which hours are exchanged", examples=["lumi-bsc-2026"])
+    award_id: Slug | None = Field(description="or the project's award that names both", examples=[None])
     job_id: Slug = Field(examples=["lumi-aif-0198c7d2"])
     partition_id: PartitionId = Field(examples=["mn5-acc"])
     resource: ResourceId = Field(examples=["marenostrum5/mn5-acc/gpu-time"])
@@ -83,6 +84,7 @@ class HandoverView(BaseModel):
             home=kept.home,
             receiver=kept.receiver,
             agreement_id=kept.agreement_id,
+            award_id=kept.award_id,
             job_id=kept.job_id,
             partition_id=kept.partition_id,
             resource=kept.resource,

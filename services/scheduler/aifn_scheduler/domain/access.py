@@ -130,7 +130,7 @@ class AnothersDecision(Refusal):
 
 
 class NoHost(Refusal):
-    """An award goes to the one AI Factory that operates what was asked for."""
+    """Each part of an award goes to the one AI Factory that operates the partition."""
 
     code = "no_host"
 
@@ -201,21 +201,17 @@ def slice_seconds(partition: Partition, gpu_hours: int) -> int:
     return amount
 
 
-def host_of(asks: Sequence[Ask], partitions: Mapping[str, Partition]) -> str:
-    """The one AI Factory that operates all partitions asked for. Raises NoHost.
+def host_of(partition: Partition) -> str:
+    """The one AI Factory that operates a partition. Raises NoHost.
 
     >>> from aifn_scheduler.domain.machines import LUMI_G
-    >>> host_of([Ask("lumi-g", 100_000)], {"lumi-g": LUMI_G})
+    >>> host_of(LUMI_G)
     'lumi-aif'
     """
-    hosts = {partitions[ask.partition_id].factory_ids for ask in asks}
-    if len(hosts) != 1:
-        raise NoHost("the partitions are of several factories: apply once for each")
-    (factories,) = hosts
-    if len(factories) != 1:
-        named = ", ".join(factories) or "no AI Factory"
-        raise NoHost(f"{asks[0].partition_id} is operated by {named}, so that nobody alone can open its allocation")
-    return factories[0]
+    if len(partition.factory_ids) != 1:
+        named = ", ".join(partition.factory_ids) or "no AI Factory"
+        raise NoHost(f"{partition.partition_id} is operated by {named}, so that nobody alone can open its allocation")
+    return partition.factory_ids[0]
 
 
 def project_name(number: int, year: int, member: str, kind: MemberKind) -> str:

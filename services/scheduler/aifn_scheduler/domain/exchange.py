@@ -1,4 +1,4 @@
-"""To whom a job that waits at home may go: an agreement, a free partition there, what it costs at the agreed rate."""
+"""To whom a job that waits at home may go: within its award or under an agreement, and what it costs there."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -57,10 +57,25 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """Under which agreement a job goes away, and what it takes there."""
+class Scope:
+    """A partition of another factory that an award of a project here names too, between two moments."""
 
-    agreement: Agreement
+    award_id: str
+    project_id: str
+    factory_id: str
+    machine_id: str
+    partition_id: str
+    resource: str
+    starts_at: datetime
+    ends_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """To whom a job goes, and what it takes there; within an award it is paid with the project's hours there."""
+
+    receiver: str
+    under: Agreement | Scope
     partition: Partition
     taken: Footprint
 
@@ -83,13 +98,35 @@ def choose(
         may_pay = one.home_partition_id in own and wish.partition_id in (None, one.home_partition_id)
         if partition is None or not may_pay or not partition.operating or not runs_on(wish.software_stack, partition):
             continue
-        try:
-            taken = footprint(wish.size, partition)
-        except Refusal:
-            continue
-        if taken.nodes <= idle.get(partition.partition_id, 0):
-            return Offer(one, partition, taken)
+        if (taken := _room(wish, partition, idle)) is not None:
+            return Offer(one.receiver, one, partition, taken)
     return None
+
+
+def choose_in_scope(
+    wish: JobWish, scopes: Iterable[Scope], partitions: Mapping[str, Partition], idle: Mapping[str, int]
+) -> Offer | None:
+    """The first partition elsewhere that the job's own award names and that can take it now; None if there is none.
+
+    A job that asks for a partition by name stays: its project has other hours elsewhere.
+    """
+    for one in scopes:
+        partition = partitions.get(one.partition_id)
+        if partition is None or wish.partition_id is not None or one.project_id != wish.project_id:
+            continue
+        if not partition.operating or not runs_on(wish.software_stack, partition):
+            continue
+        if (taken := _room(wish, partition, idle)) is not None:
+            return Offer(one.factory_id, one, partition, taken)
+    return None
+
+
+def _room(wish: JobWish, partition: Partition, idle: Mapping[str, int]) -> Footprint | None:
+    try:
+        taken = footprint(wish.size, partition)
+    except Refusal:
+        return None
+    return taken if taken.nodes <= idle.get(partition.partition_id, 0) else None
 
 
 def size_of(nodes: int, slices: int, partition: Partition) -> Size:

@@ -1,14 +1,15 @@
 """Remembers agreements, what other members have free, and hand-overs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from aifn_common.database import Row, Transaction
 from aifn_common.errors import NotFound
+from aifn_events.access import AwardGranted
 from aifn_events.registry import CapacityReported
 
-from aifn_scheduler.domain.exchange import Agreement
+from aifn_scheduler.domain.exchange import Agreement, Scope
 from aifn_scheduler.domain.handover import FINAL, Handover, Side
 
 _AGREEMENT = (
@@ -24,6 +25,14 @@ SELECT {_AGREEMENT} FROM exchange_agreement WHERE agreement_id > $1 ORDER BY agr
 _IN_FORCE = f"""
 SELECT {_AGREEMENT} FROM exchange_agreement WHERE home = $1 AND starts_at <= $2 AND $2 < ends_at
 ORDER BY agreement_id"""
+_PUT_SCOPE = """
+INSERT INTO award_scope (award_id, project_id, factory_id, machine_id, partition_id, resource, starts_at, ends_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (award_id, partition_id) DO NOTHING"""
+_SCOPES = """
+SELECT award_id, project_id, factory_id, machine_id, partition_id, resource, starts_at, ends_at
+FROM award_scope WHERE project_id = ANY($1::text[]) AND starts_at <= $2 AND $2 < ends_at
+ORDER BY award_id, partition_id"""
+_ANY_SCOPE = "SELECT EXISTS (SELECT FROM award_scope WHERE starts_at <= $1 AND $1 < ends_at)"
 _PUT_CAPACITY = """
 INSERT INTO peer_capacity (partition_id, origin, observed_at, nodes_idle) VALUES ($1, $2, $3, $4)
 ON CONFLICT (partition_id) DO UPDATE SET
@@ -36,10 +45,10 @@ FROM peer_capacity AS p
 LEFT JOIN handover AS h ON h.partition_id = p.partition_id AND h.side = 'home' AND h.ended_at IS NULL
 WHERE p.observed_at >= $1 GROUP BY p.partition_id, p.nodes_idle"""
 _COLUMNS = """handover_id, side, home, receiver, agreement_id, job_id, allocation_id, machine_id, partition_id,
-    resource, nodes, slices, held, answer_by, end_by, asked, home_steps, receiver_steps, reason, used"""
+    resource, nodes, slices, held, answer_by, end_by, asked, home_steps, receiver_steps, reason, used, award_id"""
 _ADD = f"""
 INSERT INTO handover ({_COLUMNS})
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"""
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"""
 _SAVE = """
 UPDATE handover SET allocation_id = $2, asked = $3, home_steps = $4, receiver_steps = $5, reason = $6, used = $7,
     ended_at = CASE WHEN $8 THEN coalesce(ended_at, $9) END
@@ -63,12 +72,16 @@ WHERE job_id = $1 AND state IN ('placed', 'dispatched')"""
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A hand-over as one factory keeps it: whose job, what it takes, how far it is. `asked`: home has told of it."""
+    """A hand-over as one factory keeps it: whose job, what it takes, how far it is. `asked`: home has told of it.
+
+    It is under an agreement, or within the scope of its project's own award, and then nothing is exchanged.
+    """
 
     side: Side
     home: str
     receiver: str
-    agreement_id: str
+    agreement_id: str | None
+    award_id: str | None
     job_id: str
     allocation_id: str | None
     machine_id: str
@@ -114,6 +127,31 @@ async def agreements_of(tx: Transaction, home: str, now: datetime) -> list[Agree
     return [Agreement(**row) for row in await tx.fetch(_IN_FORCE, home, now)]
 
 
+async def put_scopes(tx: Transaction, award: AwardGranted) -> None:
+    """Keep what an award names at other factories."""
+    await tx.executemany(
+        _PUT_SCOPE,
+        [
+            (
+                award.award_id, award.project_id, one.factory_id, one.machine_id, one.partition_id, one.resource,
+                award.starts_at, award.ends_at,
+            )
+            for one in award.elsewhere
+        ],
+    )  # fmt: skip
+
+
+async def scopes_of(tx: Transaction, project_ids: Iterable[str], now: datetime) -> list[Scope]:
+    """Where else awards of these projects may be used now."""
+    return [Scope(**row) for row in await tx.fetch(_SCOPES, sorted(set(project_ids)), now)]
+
+
+async def any_scope(tx: Transaction, now: datetime) -> bool:
+    """Whether any award is to be used at other factories too."""
+    found: bool = await tx.fetchval(_ANY_SCOPE, now)
+    return found
+
+
 async def put_peer_capacity(tx: Transaction, origin: str, event: CapacityReported) -> None:
     """Keep what another member has free, unless something newer is known."""
     await tx.execute(_PUT_CAPACITY, event.partition_id, origin, event.observed_at, event.nodes_idle)
@@ -130,7 +168,7 @@ async def add(tx: Transaction, one: Kept) -> None:
     await tx.execute(
         _ADD, h.id, one.side, one.home, one.receiver, one.agreement_id, one.job_id, one.allocation_id, one.machine_id,
         one.partition_id, one.resource, one.nodes, one.slices, h.held, h.answer_by, h.end_by, one.asked, list(h.home),
-        list(h.receiver), h.reason, h.used,
+        list(h.receiver), h.reason, h.used, one.award_id,
     )  # fmt: skip
 
 
@@ -195,7 +233,7 @@ def _kept(row: Row) -> Kept:
         used=row["used"],
     )
     names = (
-        "side", "home", "receiver", "agreement_id", "job_id", "allocation_id", "machine_id", "partition_id", "resource",
-        "nodes", "slices", "asked",
+        "side", "home", "receiver", "agreement_id", "award_id", "job_id", "allocation_id", "machine_id", "partition_id",
+        "resource", "nodes", "slices", "asked",
     )  # fmt: skip
     return Kept(**{name: row[name] for name in names}, handover=handover)
