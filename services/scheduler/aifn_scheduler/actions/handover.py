@@ -17,7 +17,7 @@ from aifn_scheduler.actions import away, jobs
 from aifn_scheduler.domain import admission, exchange, lifecycle
 from aifn_scheduler.domain import handover as rules
 from aifn_scheduler.domain.admission import JobWish
-from aifn_scheduler.domain.exchange import Agreement, NotAgreed, Offer, Scope
+from aifn_scheduler.domain.exchange import Agreement, NotAgreed, Offer
 from aifn_scheduler.domain.handover import Handover
 from aifn_scheduler.domain.lifecycle import AlreadyClosed, Job
 from aifn_scheduler.settings import SchedulerSettings
@@ -91,20 +91,18 @@ def _too_long(job: Waiting, now: datetime, settings: SchedulerSettings) -> bool:
 
 
 async def _place_away(tx: Transaction, job: Waiting, offer: Offer, settings: SchedulerSettings, now: datetime) -> int:
-    taken = offer.taken
-    agreement = offer.under if isinstance(offer.under, Agreement) else None
-    award_id = offer.under.award_id if isinstance(offer.under, Scope) else None
+    taken, under = offer.taken, offer.under
+    exchanged = isinstance(under, Agreement)
     amount = taken.slices * job.wish.walltime_seconds
-    under = agreement.agreement_id if agreement else award_id
-    because = f"it would wait here; {offer.receiver} has room, under {under}"
+    because = f"it would wait here; {offer.receiver} has room, under {under.name}"
     placement = Placement(
         job_id=job.job_id,
         machine_id=offer.partition.machine_id,
         partition_id=offer.partition.partition_id,
-        resource=agreement.home_resource if agreement else offer.partition.resource,
+        resource=under.home_resource,
         nodes=taken.nodes,
         slices=taken.slices,
-        amount=agreement.home_amount(amount) if agreement else amount,
+        amount=under.home_amount(amount),
         explanation={
             "decided_at": now.isoformat(),
             "place": 0,
@@ -139,8 +137,8 @@ async def _place_away(tx: Transaction, job: Waiting, offer: Offer, settings: Sch
             side="home",
             home=settings.factory,
             receiver=offer.receiver,
-            agreement_id=agreement.agreement_id if agreement else None,
-            award_id=award_id,
+            agreement_id=under.name if exchanged else None,
+            award_id=None if exchanged else under.name,
             job_id=job.job_id,
             allocation_id=None,
             machine_id=offer.partition.machine_id,
@@ -152,7 +150,7 @@ async def _place_away(tx: Transaction, job: Waiting, offer: Offer, settings: Sch
             handover=handover,
         ),
     )
-    if agreement is None:
+    if not exchanged:
         await jobs.leave(tx, job.job_id, now)
         return 1
     await announce(

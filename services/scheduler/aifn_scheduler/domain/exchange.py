@@ -38,6 +38,11 @@ class Agreement:
     agreed_by: str
 
     @property
+    def name(self) -> str:
+        """What the receiver knows it by."""
+        return self.agreement_id
+
+    @property
     def partition_id(self) -> str:
         """The receiver's partition."""
         return self.resource.split("/")[1]
@@ -58,7 +63,10 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A partition of another factory that an award of a project here names too, between two moments."""
+    """A partition of another factory that an award of a project here names too, between two moments.
+
+    Nothing is exchanged: the project's own hours there pay.
+    """
 
     award_id: str
     project_id: str
@@ -68,6 +76,20 @@ class Scope:
     resource: str
     starts_at: datetime
     ends_at: datetime
+
+    @property
+    def name(self) -> str:
+        """What the receiver knows it by."""
+        return self.award_id
+
+    @property
+    def home_resource(self) -> str:
+        """What pays."""
+        return self.resource
+
+    def home_amount(self, amount: int) -> int:
+        """What `amount` costs, of what pays."""
+        return amount
 
 
 @dataclass(frozen=True, slots=True)
