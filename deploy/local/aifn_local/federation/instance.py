@@ -24,6 +24,9 @@ from aifn_local.postgres import ensure_database
 from aifn_local.stack import StackState
 
 NODES_IN_SERVICE = 4
+# A topic has one partition here, so no news waits for an open question about others; asking anew is what an idle member
+# does most, and there are several on one machine.
+WAIT_SECONDS = "5"
 READY_SECONDS = 300.0
 HEAD_SECONDS = 5
 SILENCE_SECONDS = 20
@@ -34,6 +37,9 @@ class MemberFactory(Factory):
     """A factory whose services share one process, each under its name: one reader of each topic."""
 
     topic_partitions: int = 1
+
+    def _env(self, name: str) -> dict[str, str]:
+        return super()._env(name) | {"AIFN_KAFKA_WAIT_SECONDS": WAIT_SECONDS}
 
     def url(self, service: str) -> str:
         """Where a service's API answers."""
@@ -127,6 +133,7 @@ class MemberInstance:
             "AIFN_FED_HEAD_SECONDS": str(HEAD_SECONDS),
             "AIFN_FED_SILENCE_SECONDS": str(SILENCE_SECONDS),
             "AIFN_FED_USAGE_SECONDS": "3",
+            "AIFN_KAFKA_WAIT_SECONDS": WAIT_SECONDS,
         }
 
 
