@@ -527,58 +527,47 @@ def call_that_is_the_ju_s_to_decide(scene: Scene) -> Forged:
     return Forged(raw, "quarantined", "foreign_fact", {"stream": "access"})
 
 
-def _award_by(scene: Scene, origin: str, **values: Any) -> bytes:
-    event = AwardGranted.example(factory_id="bsc-aif", **values)
-    sealed = seal(event.model_dump_json().encode(), scene.federation.keys("bsc-aif").encrypt_public)
+def _award(scene: Scene, origin: str, **said: Any) -> bytes:
     payload = _payload(
         scene,
-        type=event.type_name(),
+        type="eu.aifn.award-granted.v1",
         source=f"urn:aifn:{origin}:scheduler",
         sequence=f"{1:016d}",
         partitionkey=f"{origin}/a",
-        data=sealed,
-        datacontenttype="application/jose",
-        recipient="bsc-aif",
+        **said,
     )
     return scene.federation.writer(origin, "award").peek(key=f"{origin}/a", payload=payload).raw
 
 
+def _sealed(text: bytes, key: str) -> dict[str, str]:
+    """What an event says of data that is sealed to bsc-aif."""
+    return {"data": seal(text, key), "datacontenttype": "application/jose", "recipient": "bsc-aif"}
+
+
+def _award_by(scene: Scene, origin: str, authority: str) -> bytes:
+    event = AwardGranted.example(factory_id="bsc-aif", deciding_authority=authority)
+    key = scene.federation.keys("bsc-aif").encrypt_public
+    return _award(scene, origin, **_sealed(event.model_dump_json().encode(), key))
+
+
 @forgery
 def award_of_a_factory_in_the_name_of_the_ju(scene: Scene) -> Forged:
-    raw = _award_by(scene, "lumi-aif", deciding_authority="ju")
+    raw = _award_by(scene, "lumi-aif", "ju")
     return Forged(raw, "quarantined", "stream_not_allowed", {"stream": "award"})
 
 
 @forgery
 def award_of_the_ju_in_a_mode_of_the_factory_s_own(scene: Scene) -> Forged:
-    raw = _award_by(scene, "ju", deciding_authority="hosting_factory")
+    raw = _award_by(scene, "ju", "hosting_factory")
     return Forged(raw, "quarantined", "foreign_fact", {"origin": "ju", "stream": "award"})
 
 
 @forgery
 def award_that_is_not_sealed(scene: Scene) -> Forged:
-    payload = _payload(
-        scene,
-        type="eu.aifn.award-granted.v1",
-        source="urn:aifn:ju:scheduler",
-        sequence=f"{1:016d}",
-        partitionkey="ju/a",
-    )
-    raw = scene.federation.writer("ju", "award").peek(key="ju/a", payload=payload).raw
-    return Forged(raw, "quarantined", "wrong_content_type", {"origin": "ju", "stream": "award"})
+    return Forged(_award(scene, "ju"), "quarantined", "wrong_content_type", {"origin": "ju", "stream": "award"})
 
 
 @forgery
 def award_sealed_to_us_with_another_key(scene: Scene) -> Forged:
-    sealed = seal(b"{}", OnlineKeys.generate().encrypt_public)
-    said = {"data": sealed, "datacontenttype": "application/jose", "recipient": "bsc-aif"}
-    payload = _payload(
-        scene,
-        type="eu.aifn.award-granted.v1",
-        source="urn:aifn:ju:scheduler",
-        sequence=f"{1:016d}",
-        partitionkey="ju/a",
-        **said,
-    )
-    raw = scene.federation.writer("ju", "award").peek(key="ju/a", payload=payload).raw
+    raw = _award(scene, "ju", **_sealed(b"{}", OnlineKeys.generate().encrypt_public))
     return Forged(raw, "quarantined", "cannot_open", {"origin": "ju", "stream": "award"})

@@ -74,7 +74,7 @@ async def test_the_checker_finds_what_is_broken_behind_its_back(
     assert invariant in {line.split()[0] for line in await check(places)}
 
 
-async def test_the_checker_finds_an_identity_in_an_envelope(lumi: Gatehouse, bsc: Gatehouse, ju: Gatehouse) -> None:
+async def test_the_checker_finds_an_identity_in_an_envelope(lumi: Gatehouse, bsc: Gatehouse) -> None:
     await lumi.tell(capacity(partition="canary-4711"))
     await lumi.db.execute("DELETE FROM outbox")
     assert await check({"lumi-aif": Place(lumi.url)}, canaries=["canary-4711"]) == [

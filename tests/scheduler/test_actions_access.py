@@ -227,37 +227,26 @@ async def test_an_award_of_the_ju_is_said_at_the_host_as_if_it_were_its_own(
     assert said_as == heard.fact_id, "a second copy is known as one"
 
 
+def line(machine_id: str, partition_id: str, kind: str = "gpu-time") -> dict[str, object]:
+    resource = f"{machine_id}/{partition_id}/{kind}"
+    return {"machine_id": machine_id, "partition_id": partition_id, "resource": resource, "amount": 1}
+
+
 @pytest.mark.parametrize(
     ("wrong", "because"),
     [
         ({"factory_id": "bsc-aif"}, "is for bsc-aif"),
         ({"mode": "aif_playground"}, "aif_playground is decided by hosting_factory, not by ju"),
         ({"mode": "no_such_mode"}, "no mode no_such_mode"),
-        ({"lines": [("leonardo", "leonardo-booster")]}, "not operated by lumi-aif"),
-        ({"lines": [("lumi", "lumi-x")]}, "not what is known here of lumi-x"),
-        ({"lines": [("lumi", "lumi-g", "lumi/lumi-g/node-time")]}, "not what is known here of lumi-g"),
+        ({"lines": [line("leonardo", "leonardo-booster")]}, "not operated by lumi-aif"),
+        ({"lines": [line("lumi", "lumi-x")]}, "not what is known here of lumi-x"),
+        ({"lines": [line("lumi", "lumi-g", "node-time")]}, "not what is known here of lumi-g"),
     ],
 )
+@pytest.mark.usefixtures("ju")  # so that the other machines are known
 async def test_an_award_that_is_not_for_this_factory_to_carry_out_is_refused(
-    lumi: Database,
-    ju: SchedulerSettings,
-    limits: SchedulerSettings,
-    wrong: dict[str, object],
-    because: str,
+    lumi: Database, limits: SchedulerSettings, wrong: dict[str, object], because: str
 ) -> None:
-    lines = wrong.get("lines")
-    if isinstance(lines, list):
-        wrong = {
-            "lines": [
-                {
-                    "machine_id": machine_id,
-                    "partition_id": partition_id,
-                    "resource": resource[0] if resource else f"{machine_id}/{partition_id}/gpu-time",
-                    "amount": 1,
-                }
-                for machine_id, partition_id, *resource in lines
-            ]
-        }
     async with transaction(lumi) as tx:
         with pytest.raises(ForeignAward, match=because):
             await access.hear_award(tx, award_of_the_ju(**wrong), limits)

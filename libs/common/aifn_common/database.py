@@ -18,7 +18,6 @@ else:  # at run time these classes take no parameters
     Transaction = asyncpg.Connection | PoolConnectionProxy
 Row: TypeAlias = asyncpg.Record
 
-_LOST = "the connection to the database was lost"
 log = logging.getLogger(__name__)
 CLOSE_SECONDS = 3
 RETRY_SECONDS = 0.5
@@ -133,21 +132,12 @@ async def transaction(db: Database) -> AsyncIterator[Transaction]:
                 yield connection
 
 
-class reading:  # noqa: N801 - used like `transaction`; two generators would cost each request more
+@asynccontextmanager
+async def reading(db: Database) -> AsyncIterator[Transaction]:
     """One connection of the pool without a transaction: for plain reads."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-
-    async def __aenter__(self) -> Transaction:
-        self._connection = await self._db.acquire()
-        return self._connection
-
-    async def __aexit__(self, _: object, fault: BaseException | None, __: object) -> None:
-        lost = isinstance(fault, asyncpg.InterfaceError) and _is_gone(self._connection)
-        await self._db.release(self._connection)
-        if lost:
-            raise ConnectionResetError(_LOST) from fault
+    async with db.acquire() as connection:
+        with _losses_named(connection):
+            yield connection
 
 
 def _is_gone(connection: Transaction) -> bool:
@@ -164,5 +154,5 @@ def _losses_named(connection: Transaction) -> Iterator[None]:
     except asyncpg.InterfaceError as fault:
         # The client words a lost connection like a misuse of its own interface; only the first may be retried.
         if _is_gone(connection):
-            raise ConnectionResetError(_LOST) from fault
+            raise ConnectionResetError("the connection to the database was lost") from fault
         raise

@@ -11,16 +11,17 @@ from aifn_fedgate.door import Door
 from aifn_fedgate.members import NoAnswer
 
 AT_ONCE = 500
-WAIT_MS = 1_000
+WAIT_MS = 5_000
 
 
 async def read_state(door: Door, origin: str, stream: str) -> AsyncIterator[list[bytes]]:
     """What the mirrored state topics of a stream hold now, from every relay; a newer word on a key may come after.
 
-    Yields: values as they came, in the order of each topic. Raises NoAnswer, if the broker is away.
+    Yields: values as they came, in the order of each topic. Raises NoAnswer, if the broker is away or falls silent.
     """
     names = {f"{relay}.{origin}.{STREAMS[stream].state_topic}" for relay in door.settings.relays}
-    consumer = AIOKafkaConsumer(**connection_of(door.settings), enable_auto_commit=False)
+    # With a seek to the beginning instead, the answer to its own first question for the end may take the seek's place.
+    consumer = AIOKafkaConsumer(**connection_of(door.settings), enable_auto_commit=False, auto_offset_reset="earliest")
     try:
         await consumer.start()
         # These topics have one partition each: their order is their owner's.
@@ -29,9 +30,10 @@ async def read_state(door: Door, origin: str, stream: str) -> AsyncIterator[list
             return
         consumer.assign(parts)
         ends = await consumer.end_offsets(parts)
-        await consumer.seek_to_beginning(*parts)
         while any([await consumer.position(part) < ends[part] for part in parts]):
             found = await consumer.getmany(timeout_ms=WAIT_MS, max_records=AT_ONCE)
+            if not found:
+                raise NoAnswer(f"the mirrored state of {origin}/{stream} stops before its end")
             if values := [one.value for records in found.values() for one in records if one.value is not None]:
                 yield values
     except KafkaError as fault:

@@ -96,9 +96,15 @@ async def tell_local(tx: Transaction, door: Door, stream: str, events: Sequence[
 
 async def tell_sealed(tx: Transaction, door: Door, stream: str, events: Sequence[Event]) -> list[Rejected]:
     """Tell each fact to the one member it is for, if that is another. Returns those that could not be told."""
-    away = [(event, to) for event in events if (to := recipient_of(event)) != door.me]
-    ours = [one for one in away if door.may_tell(stream, one[0])]
-    foreign = [Rejected(event, NotOursToTell(event, door.me)) for event, _ in away if not door.may_tell(stream, event)]
+    ours: list[tuple[Event, str]] = []
+    foreign: list[Rejected] = []
+    for event in events:
+        if (recipient := recipient_of(event)) == door.me:
+            continue
+        if door.may_tell(stream, event):
+            ours.append((event, recipient))
+        else:
+            foreign.append(Rejected(event, NotOursToTell(event, door.me)))
     return foreign + (await tell_all(tx, door, stream, ours))[1]
 
 

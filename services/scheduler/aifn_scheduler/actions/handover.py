@@ -73,7 +73,7 @@ async def offer_waiting(tx: Transaction, settings: SchedulerSettings) -> int:
     offered = 0
     for job in full:
         open_to = [one for one in agreements if (job.job_id, one.receiver) not in tried]
-        named = [one for one in scopes if (job.job_id, one.factory_id) not in tried]
+        named = [one for one in scopes if (job.job_id, one.receiver) not in tried]
         found = exchange.choose_in_scope(job.wish, named, partitions, idle) or exchange.choose(
             job.wish, open_to, own.get(job.wish.project_id, ()), partitions, idle
         )
@@ -94,7 +94,7 @@ async def _place_away(tx: Transaction, job: Waiting, offer: Offer, settings: Sch
     taken, under = offer.taken, offer.under
     exchanged = isinstance(under, Agreement)
     amount = taken.slices * job.wish.walltime_seconds
-    because = f"it would wait here; {offer.receiver} has room, under {under.name}"
+    because = f"it would wait here; {under.receiver} has room, under {under.name}"
     placement = Placement(
         job_id=job.job_id,
         machine_id=offer.partition.machine_id,
@@ -136,7 +136,7 @@ async def _place_away(tx: Transaction, job: Waiting, offer: Offer, settings: Sch
         Kept(
             side="home",
             home=settings.factory,
-            receiver=offer.receiver,
+            receiver=under.receiver,
             agreement_id=under.name if exchanged else None,
             award_id=None if exchanged else under.name,
             job_id=job.job_id,
@@ -276,7 +276,7 @@ async def _project_for(tx: Transaction, asked: HandoverAsked, now: datetime) -> 
     """In which project a guest runs: its own, if its award names both of us, else that of guests. Raises NotAgreed."""
     if asked.project_id is not None:
         scopes = await store.scopes_of(tx, [asked.project_id], now)
-        if (asked.agreement_id, asked.home) not in {(one.award_id, one.factory_id) for one in scopes}:
+        if (asked.agreement_id, asked.home) not in {(one.award_id, one.receiver) for one in scopes}:
             raise NotAgreed(f"{asked.agreement_id} is no award of {asked.project_id} here that names {asked.home}")
         return asked.project_id
     known = await store.find_agreement(tx, asked.agreement_id)

@@ -70,7 +70,7 @@ class Scope:
 
     award_id: str
     project_id: str
-    factory_id: str
+    receiver: str
     machine_id: str
     partition_id: str
     resource: str
@@ -94,9 +94,8 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """To whom a job goes, and what it takes there; within an award it is paid with the project's hours there."""
+    """Under what a job goes away, and what it takes there."""
 
-    receiver: str
     under: Agreement | Scope
     partition: Partition
     taken: Footprint
@@ -116,12 +115,9 @@ def choose(
         idle: nodes that other members say are free, by partition.
     """
     for one in agreements:
-        partition = partitions.get(one.partition_id)
         may_pay = one.home_partition_id in own and wish.partition_id in (None, one.home_partition_id)
-        if partition is None or not may_pay or not partition.operating or not runs_on(wish.software_stack, partition):
-            continue
-        if (taken := _room(wish, partition, idle)) is not None:
-            return Offer(one.receiver, one, partition, taken)
+        if may_pay and (found := _offer(wish, one, partitions, idle)) is not None:
+            return found
     return None
 
 
@@ -133,22 +129,24 @@ def choose_in_scope(
     A job that asks for a partition by name stays: its project has other hours elsewhere.
     """
     for one in scopes:
-        partition = partitions.get(one.partition_id)
-        if partition is None or wish.partition_id is not None or one.project_id != wish.project_id:
-            continue
-        if not partition.operating or not runs_on(wish.software_stack, partition):
-            continue
-        if (taken := _room(wish, partition, idle)) is not None:
-            return Offer(one.factory_id, one, partition, taken)
+        may_pay = one.project_id == wish.project_id and wish.partition_id is None
+        if may_pay and (found := _offer(wish, one, partitions, idle)) is not None:
+            return found
     return None
 
 
-def _room(wish: JobWish, partition: Partition, idle: Mapping[str, int]) -> Footprint | None:
+def _offer(
+    wish: JobWish, under: Agreement | Scope, partitions: Mapping[str, Partition], idle: Mapping[str, int]
+) -> Offer | None:
+    """What a job would take at the receiver's partition; None if that cannot take it now."""
+    partition = partitions.get(under.partition_id)
+    if partition is None or not partition.operating or not runs_on(wish.software_stack, partition):
+        return None
     try:
         taken = footprint(wish.size, partition)
     except Refusal:
         return None
-    return taken if taken.nodes <= idle.get(partition.partition_id, 0) else None
+    return Offer(under, partition, taken) if taken.nodes <= idle.get(partition.partition_id, 0) else None
 
 
 def size_of(nodes: int, slices: int, partition: Partition) -> Size:

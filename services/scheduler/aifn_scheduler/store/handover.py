@@ -29,7 +29,7 @@ _PUT_SCOPE = """
 INSERT INTO award_scope (award_id, project_id, factory_id, machine_id, partition_id, resource, starts_at, ends_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (award_id, partition_id) DO NOTHING"""
 _SCOPES = """
-SELECT award_id, project_id, factory_id, machine_id, partition_id, resource, starts_at, ends_at
+SELECT award_id, project_id, factory_id AS receiver, machine_id, partition_id, resource, starts_at, ends_at
 FROM award_scope WHERE project_id = ANY($1::text[]) AND starts_at <= $2 AND $2 < ends_at
 ORDER BY award_id, partition_id"""
 _ANY_SCOPE = "SELECT EXISTS (SELECT FROM award_scope WHERE starts_at <= $1 AND $1 < ends_at)"
