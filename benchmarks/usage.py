@@ -183,16 +183,20 @@ async def _handled(hearing: Hearing, group: str, count: int) -> int:
     return hearing.handled[group]
 
 
-async def check(db: Database) -> None:
-    """The figure counts only if every record was charged once and the books are right."""
+async def check(db: Database, *, unsent: int = RECORDS) -> None:
+    """The figure counts only if every record was charged once and the books are right.
+
+    Raises: RuntimeError.
+    """
     counts = await db.fetchrow(
-        "SELECT (SELECT count(*) FROM usage_record) AS records, (SELECT sum(last - first + 1) FROM outbox) AS said,"
+        "SELECT (SELECT count(*) FROM usage_record) AS records,"
+        " (SELECT coalesce(sum(last - first + 1), 0) FROM outbox) AS unsent,"
         " (SELECT sum(charged) FROM allocation) AS charged, (SELECT sum(held) FROM allocation) AS held"
     )
     assert counts is not None
-    expected = (RECORDS, RECORDS, RECORDS * AMOUNT, RECORDS * (HELD - AMOUNT))
+    expected = (RECORDS, unsent, RECORDS * AMOUNT, RECORDS * (HELD - AMOUNT))
     if tuple(counts.values()) != expected:
-        raise RuntimeError(f"{tuple(counts.values())} is not {expected}: records, events, charged, held")
+        raise RuntimeError(f"{tuple(counts.values())} is not {expected}: records, unsent events, charged, held")
     async with db.acquire() as tx:
         broken = [one for one in await reads.verify(tx) if one.differing]
     if broken:

@@ -1,7 +1,8 @@
 """Usage into the ledger: one worker process, then two, then the same records shuffled, corrected and doubled.
 
 The rate is that between a quarter of the records and the last of them, so that starting and joining the group is no
-part of it. What a record costs in CPU is steadier than the rate where other programs run beside it.
+part of it. What a record costs in CPU is steadier than the rate where other programs run beside it. These processes run
+the path of usage alone; one more turn is of the worker as it is deployed, until the charge of each record is on Kafka.
 """
 
 import asyncio
@@ -16,18 +17,20 @@ import uvloop
 from aifn_accounting import subscribers
 from aifn_common.database import Database
 from aifn_common.topics import create_topics
-from aifn_events.usage import UsageReported
+from aifn_events.usage import UsageCharged, UsageReported
 from aifn_local.stack_state import StackState
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks import usage
-from benchmarks.accounting.programs import Program, burnt, program
+from benchmarks.accounting.programs import Program, burnt, program, worker
 from benchmarks.figures import Figure, compare
 
 RECORDS = usage.RECORDS
 CORRECTED_EVERY = 20
 DOUBLED_PERCENT = 20
 SEED = 5
+# A row for each batch. To ask the records themselves would visit all that are not committed yet, each time.
+_CHARGED = "SELECT coalesce(max(last), 0) FROM outbox"
 _BALANCES = "SELECT project_id, resource, granted, available, held, charged, overrun FROM allocation ORDER BY 1, 2"
 
 
@@ -59,6 +62,10 @@ async def _measure(state: StackState) -> list[Figure]:
     await first.close()
 
     await _rewind(kafka)
+    told = await _charge_and_tell(state)
+    print(f"ingest, a whole worker: {told:,.0f} records/s, each charged and its event sent")
+
+    await _rewind(kafka)
     second = await _database(state, "bench_two")
     two = await _take(state, second, "bench_two", workers=2, sent=RECORDS)
     _say("two workers", two)
@@ -69,8 +76,8 @@ async def _measure(state: StackState) -> list[Figure]:
     in_order = await balances(second)
     await second.close()
     third = await _database(state, "bench_shuffled")
-    told = await _produce_shuffled(kafka)
-    shuffled = await _take(state, third, "bench_shuffled", workers=1, sent=told.new, messages=told.messages)
+    mixed = await _produce_shuffled(kafka)
+    shuffled = await _take(state, third, "bench_shuffled", workers=1, sent=mixed.new, messages=mixed.messages)
     _say("shuffled, corrected, doubled", shuffled)
     in_disorder = await balances(third)
     await third.close()
@@ -79,6 +86,7 @@ async def _measure(state: StackState) -> list[Figure]:
         raise RuntimeError(f"balances depend on the order in which the records came: {differing} differ")
     return [
         compare("ledger ingest, one worker", one.rate, "records/s", "raw COPY into the same indexed table", copied),
+        compare("ledger ingest and events, whole worker", told, "records/s", "ledger ingest alone", one.rate),
         compare("ledger ingest, two workers", two.rate, "records/s", "one worker", one.rate),
         compare("ledger ingest, CPU of the worker for a record", one.worker, "µs", "PostgreSQL's", one.server),
         compare("memory of the worker at the end", one.late, "MiB", "at a fifth of the records", one.early),
@@ -186,6 +194,30 @@ async def _take(
     )
 
 
+async def _charge_and_tell(state: StackState) -> float:
+    """Records a second that the worker as it is deployed charges, and tells subscribers of."""
+    db = await _database(state, "bench_told")
+    consumer = _consumer(state.kafka_bootstrap)
+    await consumer.start()
+    try:
+        partitions = await _partitions(consumer, UsageCharged.topic)
+        quarter, at, known = 0, 0.0, 0
+        with worker(state.kafka_bootstrap, usage.url_of(state.postgres_url, "bench_told")) as one:
+            while known < RECORDS:
+                known = sum((await consumer.end_offsets(partitions)).values())
+                if not at and known >= RECORDS // 4:
+                    quarter, at = known, time.perf_counter()
+                _alive([one])
+                await asyncio.sleep(0.05)
+            ended = time.perf_counter()
+            await _drained(state.kafka_bootstrap, [one])
+    finally:
+        await consumer.stop()
+    await usage.check(db, unsent=0)
+    await db.close()
+    return (known - quarter) / (ended - at)
+
+
 def _burnt(running: list[Program], server: int | None, known: int) -> tuple[float, float, int]:
     return sum(one.seconds_of_cpu() for one in running), burnt(server) if server else 0.0, known
 
@@ -197,7 +229,7 @@ def _alive(running: list[Program]) -> None:
 
 
 async def _known(db: Database) -> int:
-    return int(await db.fetchval("SELECT coalesce(max(number), 0) FROM usage_record"))
+    return int(await db.fetchval(_CHARGED))
 
 
 async def _until(db: Database, count: int, running: list[Program]) -> None:
@@ -214,10 +246,10 @@ def _consumer(kafka: str) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(bootstrap_servers=kafka, group_id=subscription.group, enable_auto_commit=False)
 
 
-async def _partitions(consumer: AIOKafkaConsumer) -> list[TopicPartition]:
+async def _partitions(consumer: AIOKafkaConsumer, topic: str = UsageReported.topic) -> list[TopicPartition]:
     await consumer._client.force_metadata_update()
-    found = consumer._client.cluster.partitions_for_topic(UsageReported.topic) or set()
-    return [TopicPartition(UsageReported.topic, number) for number in sorted(found)]
+    found = consumer._client.cluster.partitions_for_topic(topic) or set()
+    return [TopicPartition(topic, number) for number in sorted(found)]
 
 
 async def _rewind(kafka: str) -> None:

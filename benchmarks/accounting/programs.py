@@ -84,10 +84,23 @@ def issuer() -> Iterator[Program]:
 @contextlib.contextmanager
 def api(number: int, environment: Mapping[str, str]) -> Iterator[Program]:
     """Accounting's `api`."""
+    with _role("api", f"api-{number}", environment) as one:
+        yield one
+
+
+@contextlib.contextmanager
+def worker(kafka: str, url: str) -> Iterator[Program]:
+    """Accounting's `worker`."""
+    with _role("worker", "worker", {"AIFN_KAFKA": kafka, "AIFN_DATABASE_URL": url}) as one:
+        yield one
+
+
+@contextlib.contextmanager
+def _role(role: str, name: str, environment: Mapping[str, str]) -> Iterator[Program]:
     port = free_port(None)
-    words = [str(Path(sys.executable).with_name("aifn-accounting")), "api"]
+    words = [str(Path(sys.executable).with_name("aifn-accounting")), role]
     more = {"AIFN_PORT": str(port), "AIFN_FACTORY": "lumi-aif", "AIFN_PSEUDONYM_KEY": "a key for the benchmark only"}
-    with program(words, name=f"api-{number}", probe="/readyz", environment={**environment, **more}, port=port) as one:
+    with program(words, name=name, probe="/readyz", environment={**environment, **more}, port=port) as one:
         yield one
 
 
