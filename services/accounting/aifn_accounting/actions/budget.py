@@ -112,10 +112,13 @@ async def close_job(tx: Transaction, event: JobClosed) -> None:
 
 
 async def post(tx: Transaction, allocations: Iterable[Allocation], book: Book, now: datetime) -> None:
-    """Write what a book says: its entries, the balances they lead to, and which thresholds those have passed."""
+    """Write what a book says: its new entries, the balances they lead to, and which thresholds those have passed."""
     balances = book.settle()
     by_number = {one.number: one for one in allocations}
-    await store.post(tx, by_number, book.entries, balances, now)
+    if entries := book.take():
+        await store.add_transfers(tx, by_number, entries, now)
+    if balances:
+        await store.put_balances(tx, balances)
     passed = [
         ThresholdReached(
             allocation_id=by_number[number].id,

@@ -2,7 +2,7 @@
 
 import asyncio
 import hmac
-from collections.abc import Callable, Container, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -18,7 +18,7 @@ from aifn_events.usage import UsageCharged, UsageDayStated
 from aifn_events.vocabulary import JobId, ProjectId, ResourceId, Subject
 
 from aifn_accounting.actions.budget import announce_releases, post
-from aifn_accounting.domain.ledger import Allocation, Book, Hold, may_release
+from aifn_accounting.domain.ledger import Allocation, Book, Entry, Hold, may_release
 from aifn_accounting.domain.usage import (
     Charging,
     ConflictingUsage,
@@ -37,7 +37,6 @@ from aifn_accounting.store import ledger as store
 from aifn_accounting.store import order, suspense
 from aifn_accounting.store import usage as usage_store
 
-_CHARGED_AT_ONCE = 1000
 A = TypeVar("A")
 W = TypeVar("W")
 
@@ -96,7 +95,10 @@ async def charge_usage(tx: Transaction, events: Sequence[Usage], settings: Accou
     )
     rejected += refused
     rejected += await _conflicting(tx, intake)
-    waiting = await _charge_effective(charging, intake, unpaid)
+    waiting: list[int] = []
+    await store.add_transfers(
+        tx, {one.number: one for one in allocations}, _charge_effective(charging, intake, unpaid, waiting), now
+    )
     charges = charging.charges
     at = moment(now)
     await usage_store.add_records(
@@ -169,18 +171,17 @@ async def _beside(answer: Coroutine[Any, Any, A], work: Callable[[], W]) -> tupl
     return await asking, done
 
 
-async def _charge_effective(charging: Charging[Usage], intake: Intake[Usage], unpaid: Container[int]) -> list[int]:
-    """Charge what counts from now on; returns the numbers of those that nobody can pay yet."""
-    waiting = []
-    for place, (number, before) in enumerate(intake.effective()):
-        if place % _CHARGED_AT_ONCE == 0:
-            await asyncio.sleep(0)  # a tenth of a second for a full batch: probes are answered in between
+def _charge_effective(
+    charging: Charging[Usage], intake: Intake[Usage], unpaid: Container[int], waiting: list[int]
+) -> Iterator[Entry]:
+    """Charge what counts from now on, and say what that moves; `waiting` gets those that nobody can pay yet."""
+    for number, before in intake.effective():
         if number in unpaid:
             waiting.append(number)
             charging.give_back(number, intake.new[number], before)
         else:
             charging.charge(number, intake.new[number], before)
-    return waiting
+        yield from charging.book.take()
 
 
 def _plausible(

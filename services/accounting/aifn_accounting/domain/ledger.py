@@ -241,6 +241,11 @@ class Book:
         if change != from_hold:
             self._consume(allocation, "available", change - from_hold, job_id, usage)
 
+    def take(self) -> list[Entry]:
+        """The entries since the last time; whoever takes them writes them."""
+        entries, self.entries = self.entries, []
+        return entries
+
     def settle(self) -> dict[int, Balance]:
         """End what happens: cover what is missing, or pay back, and return the balances that may have changed.
 

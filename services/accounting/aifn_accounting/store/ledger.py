@@ -1,6 +1,6 @@
 """Projects, allocations, holds, and the ledger itself."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -350,36 +350,33 @@ async def close_job(
     await tx.execute(_CLOSE_JOB, job_id, project_id, segments, outcome, at)
 
 
-async def post(
-    tx: Transaction,
-    allocations: Mapping[int, Allocation],
-    entries: Iterable[Entry],
-    balances: Mapping[int, Balance],
-    at: datetime,
+async def add_transfers(
+    tx: Transaction, allocations: Mapping[int, Allocation], entries: Iterable[Entry], at: datetime
 ) -> None:
-    """Write transfers and the balances they lead to. The allocations must be locked."""
+    """Write transfers while they are being made. The allocations must be locked."""
+    await copy_rows(tx, "ledger_transfer", _transfer_rows(allocations, entries, at), columns=_TRANSFER_COLUMNS)
+
+
+async def put_balances(tx: Transaction, balances: Mapping[int, Balance]) -> None:
+    """Write how allocations stand now. They must be locked."""
+    stand = [(number, *b, b.available, b.overrun) for number, b in balances.items()]
+    await tx.execute(_PUT_BALANCES, *([row[i] for row in stand] for i in range(6)))
+
+
+def _transfer_rows(allocations: Mapping[int, Allocation], entries: Iterable[Entry], at: datetime) -> Iterator[bytes]:
     when = moment(at)
     heads: dict[tuple[int, Kind, Role, Role], bytes] = {}
-    rows = []
     for number, kind, source, target, amount, job_id, usage in entries:
         head = heads.get((number, kind, source, target))
         if head is None:
             accounts, resource = allocations[number].accounts, allocations[number].resource
             head = bigint(number) + words(kind) + bigint(accounts[source]) + bigint(accounts[target]) + words(resource)
             heads[number, kind, source, target] = head
-        rows.append(
-            copied_row(
-                len(_TRANSFER_COLUMNS),
-                head,
-                bigint(amount),
-                NULL if job_id is None else text(job_id),
-                NULL if usage is None else bigint(usage),
-                when,
-            )
+        yield copied_row(
+            len(_TRANSFER_COLUMNS),
+            head,
+            bigint(amount),
+            NULL if job_id is None else text(job_id),
+            NULL if usage is None else bigint(usage),
+            when,
         )
-    if rows:
-        await copy_rows(tx, "ledger_transfer", rows, columns=_TRANSFER_COLUMNS)
-    if not balances:
-        return
-    stand = [(number, *b, b.available, b.overrun) for number, b in balances.items()]
-    await tx.execute(_PUT_BALANCES, *([row[i] for row in stand] for i in range(6)))
