@@ -18,6 +18,7 @@ from aifn_common.broker import tls_context
 from aifn_common.database import CONNECTION_FAULTS, Database, close, connect, transaction
 from aifn_common.health import add_probes
 from aifn_common.migrations import MigrationBusy, MigrationError, fit, migrate, newest_of
+from aifn_common.one_write import OneWrite
 from aifn_common.rooms import PLUMBING, Service, Timer, source_of
 from aifn_common.settings import ServiceSettings, WrongSetting, read_settings
 from aifn_common.topics import BrokerAway, prepare_topics
@@ -69,7 +70,7 @@ def serve(app: Starlette, settings: ServiceSettings) -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=OneWrite,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=int(settings.graceful_seconds),
