@@ -59,6 +59,28 @@ async def test_thousands_of_rows_keep_their_order(db: Database) -> None:
     assert await there_and_back(db, map(as_row, rows)) == rows
 
 
+async def test_others_get_their_turn_while_many_rows_are_made(db: Database) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    seen = []
+
+    def rows() -> Iterable[bytes]:
+        for number in range(5000):
+            seen.append(turns)
+            yield as_row((number, number, "t", "w", datetime(2026, 11, 21, tzinfo=UTC), "{}"))
+
+    waiting = asyncio.create_task(others())
+    await there_and_back(db, rows())
+    waiting.cancel()
+    assert len(set(seen)) >= 10
+
+
 async def test_no_rows_are_no_fault(db: Database) -> None:
     assert await there_and_back(db, []) == []
 

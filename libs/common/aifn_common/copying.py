@@ -4,6 +4,7 @@ asyncpg looks up how to write each value of each row. Where the columns are know
 quicker put together here. Source: PostgreSQL's documentation of COPY, "Binary Format".
 """
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -78,13 +79,17 @@ def moments(first: datetime, second: datetime, third: datetime) -> bytes:
 
 
 async def copy_rows(tx: Transaction, table: str, rows: Iterable[bytes], *, columns: Sequence[str]) -> None:
-    """Write rows, each made by `copied_row` with a value for each of the columns, of exactly its type."""
+    """Write rows, each made by `copied_row` with a value for each of the columns, of exactly its type.
+
+    They may be made as they are asked for: the database writes meanwhile, and others of this process get their turn.
+    """
 
     async def parts() -> AsyncIterator[bytes]:
         rest = iter(rows)
         yield _HEAD
         while some := b"".join(islice(rest, _ROWS_AT_ONCE)):
             yield some
+            await asyncio.sleep(0)
         yield _TAIL
 
     await tx.copy_to_table(table, source=parts(), columns=columns, format="binary")
