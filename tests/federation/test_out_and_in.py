@@ -1,7 +1,10 @@
 """A fact leaves one member and arrives at another, whichever way it takes, however often it comes."""
 
+import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 
+import pytest
 from aifn_common.database import transaction
 from aifn_common.kafka import Rejected
 from aifn_events.access import AwardGranted, CallPublished
@@ -9,7 +12,7 @@ from aifn_events.base import Event
 from aifn_events.registry import CapacityReported, MachineDescribed
 from aifn_events.shares import ShareHeadroomChanged
 from aifn_events.skills import SessionScheduled
-from aifn_fedgate.actions import heads
+from aifn_fedgate.actions import heads, receive
 from aifn_fedgate.subscribers import hears_for
 
 from tests.federation.make import Gatehouse, capacity
@@ -48,6 +51,29 @@ async def test_what_comes_out_of_order_waits_and_then_follows(lumi: Gatehouse, b
     assert [fact["seq"] for fact in await bsc.facts()] == [1, 2, 3, 4]
     assert await bsc.alarms() == set()
     assert await bsc.db.fetchval("SELECT count(*) FROM parked") == 0
+
+
+async def test_what_waited_is_gone_when_it_came_by_another_way(lumi: Gatehouse, bsc: Gatehouse) -> None:
+    told = [await lumi.tell(capacity(idle=number)) for number in range(4)]
+    await bsc.hear(told[3], told[2])
+    assert [one.verdict for one in await bsc.hear(*told)] == ["accepted"] * 4 + ["duplicate"] * 2
+    assert await bsc.db.fetchval("SELECT count(*) FROM parked") == 0
+
+
+async def test_what_waits_for_a_newer_directory_keeps_nobody_busy(
+    lumi: Gatehouse, bsc: Gatehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receive, "DRAIN", 2)
+    first, *later = [await lumi.tell(capacity(idle=number)) for number in range(6)]
+    await bsc.hear(first)
+    bsc.clock.ahead = timedelta(days=8)
+    await bsc.hear(*later)
+    gate = bsc.door.gate()
+    assert gate is not None
+    async with asyncio.timeout(60):
+        found = await receive.drain(bsc.db, bsc.door, gate, "lumi-aif", "capacity")
+    assert {one.code for one in found} == {"directory_expired"}
+    assert await bsc.db.fetchval("SELECT count(*) FROM parked") == 5
 
 
 async def test_a_head_tells_of_a_gap_and_the_owner_is_asked_over_https(lumi: Gatehouse, bsc: Gatehouse) -> None:

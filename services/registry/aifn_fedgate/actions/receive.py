@@ -31,7 +31,7 @@ async def take_in(db: Database, door: Door, arrivals: Sequence[Arrival]) -> list
         return []
     async with door.lock:
         rulings = await _patiently(db, door, gate, list(arrivals))
-        for chain_of in await _behind(db, rulings):
+        for chain_of in await _unsettled(db, rulings):
             rulings += await drain(db, door, gate, *chain_of)
     outbox.nudge()
     for one in rulings:
@@ -40,13 +40,13 @@ async def take_in(db: Database, door: Door, arrivals: Sequence[Arrival]) -> list
     return rulings
 
 
-async def _behind(db: Database, rulings: Sequence[Ruling]) -> list[tuple[str, str]]:
+async def _unsettled(db: Database, rulings: Sequence[Ruling]) -> list[tuple[str, str]]:
     """The streams of a batch that moved on and for which something may still wait."""
     moved = {(one.envelope.header.origin, one.envelope.header.stream) for one in rulings if one.moved and one.envelope}
     if not moved:
         return []
     async with transaction(db) as tx:
-        return await journal.behind(tx, moved)
+        return await journal.unsettled(tx, moved)
 
 
 async def _patiently(db: Database, door: Door, gate: Gate, arrivals: list[Arrival]) -> list[Ruling]:
@@ -96,14 +96,13 @@ async def _within(tx: Transaction, door: Door, gate: Gate, arrivals: Sequence[Ar
 
 async def _keep_the_rest(tx: Transaction, door: Door, rulings: Sequence[Ruling]) -> None:
     bad = [one for one in rulings if one.verdict is Verdict.QUARANTINED]
-    waiting = [
-        one
-        for one in rulings
-        if one.verdict in (Verdict.GAP, Verdict.PARKED) and not one.moved and one.code != "frozen"
-    ]
     await peers.quarantine(tx, bad, at_most=door.settings.fed_quarantine_at_most)
-    await peers.park(tx, waiting, at_most=door.settings.fed_park_at_most)
+    await peers.park(tx, [one for one in rulings if _waits(one)], at_most=door.settings.fed_park_at_most)
     await peers.count(tx, rules.counts(rulings))
+
+
+def _waits(ruling: Ruling) -> bool:
+    return ruling.verdict in (Verdict.GAP, Verdict.PARKED) and not ruling.moved and ruling.code != "frozen"
 
 
 def announcement(ruling: Ruling) -> PeerFact | None:
@@ -264,17 +263,18 @@ def head_in(gate: Gate, envelope: Envelope, now: datetime) -> HeadsSigned | None
 
 
 async def drain(db: Database, door: Door, gate: Gate, origin: str, stream: str) -> list[Ruling]:
-    """Take in what waited for the place that was just filled; the door's lock is held."""
+    """Take in what waited for the place that was just filled, or for one before; the door's lock is held."""
     rulings: list[Ruling] = []
     while True:
         async with transaction(db) as tx:
             chain = (await journal.lock_chains(tx, [(origin, stream)]))[origin, stream]
-            raws = await peers.take_parked(tx, origin, stream, chain.at, DRAIN) if chain.behind else []
+            raws = await peers.take_parked(tx, origin, stream, chain.at, DRAIN)
             # The rows are gone only if what follows is committed; it is one batch, in this transaction's place.
             waiting = [Arrival(raw, origin, stream, via="parked") for raw in raws]
-            if waiting:
-                rulings += await _within(tx, door, gate, waiting)
-        if len(raws) < DRAIN:
+            found = await _within(tx, door, gate, waiting) if waiting else []
+        rulings += found
+        # While our directory has expired all of them wait again, and would be taken for ever.
+        if len(raws) < DRAIN or all(map(_waits, found)):
             return rulings
 
 

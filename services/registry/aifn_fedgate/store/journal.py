@@ -22,10 +22,13 @@ _CHAINS = """
 SELECT c.origin, c.stream, epoch, seq, tip, keys, digest, seen_epoch, seen_seq, frozen FROM chain AS c
 JOIN unnest($1::text[], $2::text[]) AS t(o, s) ON (c.origin, c.stream) = (t.o, t.s)
 ORDER BY c.origin, c.stream"""
-_BEHIND = """
+_UNSETTLED = """
 SELECT c.origin, c.stream FROM chain AS c
 JOIN unnest($1::text[], $2::text[]) AS t(o, s) ON (c.origin, c.stream) = (t.o, t.s)
-WHERE (c.seen_epoch, c.seen_seq) > (c.epoch, c.seq) ORDER BY c.origin, c.stream"""
+WHERE (c.seen_epoch, c.seen_seq) > (c.epoch, c.seq) OR EXISTS (
+    SELECT FROM parked AS p
+    WHERE (p.origin, p.stream) = (c.origin, c.stream) AND (p.epoch, p.seq) <= (c.epoch, c.seq))
+ORDER BY c.origin, c.stream"""
 _ALL_CHAINS = """
 SELECT origin, stream, epoch, seq, tip, keys, digest, seen_epoch, seen_seq, frozen FROM chain
 WHERE $1::text IS NULL OR origin = $1 ORDER BY origin, stream"""
@@ -101,10 +104,10 @@ async def lock_chains(tx: Transaction, streams: Iterable[StreamOf]) -> dict[Stre
     return {(row["origin"], row["stream"]): _chain(row) for row in await tx.fetch(_CHAINS + " FOR UPDATE OF c", *names)}
 
 
-async def behind(tx: Transaction, streams: Iterable[StreamOf]) -> list[StreamOf]:
-    """Those of these streams of which something is known to be missing."""
+async def unsettled(tx: Transaction, streams: Iterable[StreamOf]) -> list[StreamOf]:
+    """Those of these streams of which something is known to be missing, or waits though its place was filled."""
     wanted = sorted(set(streams))
-    rows = await tx.fetch(_BEHIND, [origin for origin, _ in wanted], [stream for _, stream in wanted])
+    rows = await tx.fetch(_UNSETTLED, [origin for origin, _ in wanted], [stream for _, stream in wanted])
     return [(row["origin"], row["stream"]) for row in rows]
 
 
