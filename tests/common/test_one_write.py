@@ -53,6 +53,28 @@ def test_whatever_is_written_arrives_in_order_in_one_piece_for_each_turn(
     assert wire.closed == (closes and bool(turns))
 
 
+def test_a_stream_that_waits_for_nothing_is_held_back_while_nobody_reads() -> None:
+    async def ask() -> int:
+        made = 0
+
+        async def parts() -> AsyncIterator[bytes]:
+            nonlocal made
+            for _ in range(1000):
+                made += 1
+                yield bytes(100_000)
+
+        async def streamed(_: Request) -> Response:
+            return StreamingResponse(parts())
+
+        async with served(Route("/", streamed)) as (reader, writer):
+            writer.write(GET % b"/")
+            await asyncio.wait_for(reader.readexactly(1000), 20)
+            await asyncio.sleep(0.5)
+            return made
+
+    assert uvloop.run(ask()) < 500, "of a hundred million bytes most are not made yet"
+
+
 @asynccontextmanager
 async def served(*routes: Route) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to a server with these routes."""

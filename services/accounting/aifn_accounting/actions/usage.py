@@ -99,7 +99,7 @@ async def charge_usage(tx: Transaction, events: Sequence[Usage], settings: Accou
     await store.add_transfers(
         tx, {one.number: one for one in allocations}, _charge_effective(charging, intake, unpaid, waiting), now
     )
-    charges = charging.charges
+    charges = charging.charges  # all of them, now that the transfers are written
     at = moment(now)
     await usage_store.add_records(
         tx,
