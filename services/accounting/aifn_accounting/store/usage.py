@@ -16,8 +16,7 @@ from aifn_events.vocabulary import FactoryId, JobId, MachineId, ResourceId
 from aifn_accounting.domain.rates import occupied_json, read_rule
 from aifn_accounting.domain.usage import Charge, Identity, RateCard, Size, Statement, Usage
 
-_LAST_NUMBER = """
-SELECT greatest((SELECT max(number) FROM usage_record), (SELECT max(position) FROM further_charge), 0)"""
+_LAST_NUMBER = "SELECT last_usage_number()"
 # One list to send and mostly nothing to return; the same local job id of another time or segment is dropped here.
 _KNOWN = """
 SELECT number, local_job_id, machine_id, submitted_at, segment, revision FROM usage_record
