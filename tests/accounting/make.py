@@ -105,9 +105,8 @@ async def charge(db: Database, settings: AccountingSettings, *events: UsageRepor
 
 async def standing(db: Database, project: str = "p1") -> Standing:
     """The balances of a project's first allocation."""
-    async with db.acquire() as tx:
-        found, _ = await reads.list_standings(tx, project, asker="nobody", after=0, limit=1)
-        return found[0]
+    found, _ = await reads.list_standings(db, reads.StandingsAsked(project, after=0, most=1, asker="nobody"))
+    return found[0]
 
 
 async def balances(db: Database, project: str = "p1") -> tuple[int, int, int, int]:

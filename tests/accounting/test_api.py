@@ -1,8 +1,10 @@
 """Accounting's HTTP interface: what it shows, what it takes, what it refuses, and to whom."""
 
+import asyncio
 from hashlib import sha256
 from typing import Any
 
+import httpx
 import pytest
 from aifn_accounting.actions import usage
 from aifn_accounting.app import service
@@ -171,6 +173,29 @@ async def test_balances_are_for_who_is_a_member_at_that_moment(db: Database, ask
     await db.execute("DELETE FROM membership WHERE subject = $1", PI)
     assert (await a_member(ask).get(path)).status_code == 403
     assert (await ask.get("/v1/projects/p0/allocations")).status_code == 404
+
+
+async def test_many_who_ask_at_once_each_get_what_is_theirs(db: Database, ask: Asker) -> None:
+    await know_machine(db)
+    numbers = range(1, 9)
+    for number in numbers:
+        await grant(db, f"p{number}", amount=number * 64 * 3600, principal_investigator=f"person{number}@example")
+
+    async def look(project: int, person: int, query: str = "") -> httpx.Response:
+        ask.as_("pi", subject=f"person{person}@example")
+        return await ask.get(f"/v1/projects/p{project}/allocations{query}")
+
+    theirs = [asyncio.create_task(look(number, number)) for number in numbers]
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(look(number, number + 1)) for number in numbers]
+    missing = asyncio.create_task(look(99, 1))
+    cut = asyncio.create_task(look(2, 2, "?limit=1"))
+    shown = [(await one).json()["items"] for one in theirs]
+    assert [[one["granted"] for one in items] for items in shown] == [[number * 64 * 3600] for number in numbers]
+    assert [[one["project_id"] for one in items] for items in shown] == [[f"p{number}"] for number in numbers]
+    assert [(await one).status_code for one in others] == [403] * len(numbers)
+    assert (await missing).status_code == 404
+    assert (await cut).json()["next"] is None
 
 
 async def test_hours_are_not_shown_while_the_machine_is_not_known(db: Database, ask: Asker) -> None:

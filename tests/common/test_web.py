@@ -4,12 +4,12 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import asyncpg
 import httpx
 import pytest
-from aifn_common import errors
+from aifn_common import errors, web
 from aifn_common.cursors import read_cursor
 from aifn_common.database import Database
 from aifn_common.errors import Forbidden, Invalid, NotFound, PreconditionFailed, Refusal, Stale, Unauthenticated
@@ -18,6 +18,7 @@ from aifn_common.outbox import announce, waiting
 from aifn_common.service import PLUMBING, Service
 from aifn_common.settings import ServiceSettings
 from aifn_common.web import (
+    Db,
     Page,
     Paging,
     Tx,
@@ -120,6 +121,12 @@ async def lose_the_connection(tx: Tx, who: Who, request: Request) -> int:
     await request.app.state.db.execute("SELECT pg_terminate_backend($1)", pid)
     await asyncio.sleep(0.1)
     return int(await tx.fetchval("SELECT 1"))
+
+
+@router.get("/alone")
+async def read_without_a_connection(db: Db, asker: web.Asker) -> str:
+    asker.must("machine.read")
+    return type(db).__name__
 
 
 @router.post("/lost")
@@ -242,6 +249,21 @@ async def test_a_route_that_forgets_its_check_answers_500_and_changes_nothing(
     assert_problem(answer, 500, "fault")
     assert "secret" not in answer.text
     assert await count(things) == 0
+
+
+class NoConnections:
+    """A pool that has none to give."""
+
+    def acquire(self) -> None:
+        raise AssertionError("nobody asked for a connection")
+
+
+async def test_a_read_that_asks_for_no_connection_is_given_none() -> None:
+    async with asking(service, cast(Database, NoConnections()), settings(ServiceSettings)) as asker:
+        asker.as_("applicant")
+        assert (await asker.get("/v1/alone")).json() == "NoConnections"
+        with pytest.raises(AssertionError, match="nobody asked"):
+            await asker.get("/v1/things")
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic bWFyaTpwdw==", "Bearer a.b.c"])

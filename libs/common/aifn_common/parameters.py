@@ -51,6 +51,17 @@ def flatten(endpoint: Endpoint) -> Endpoint:
     return answer
 
 
+def asks_for(endpoint: Callable[..., Any], *wanted: Callable[..., Any]) -> bool:
+    """Whether an endpoint, or something that it depends on, depends on one of these."""
+    for one in inspect.signature(endpoint, eval_str=True).parameters.values():
+        marks = get_args(one.annotation)[1:] if get_origin(one.annotation) is Annotated else ()
+        for mark in (one.default, *marks):
+            call = mark.dependency if isinstance(mark, params.Depends) else None
+            if call is not None and (call in wanted or asks_for(call, *wanted)):
+                return True
+    return False
+
+
 def _dependency(one: inspect.Parameter) -> Endpoint | None:
     """The function that gives a parameter its value, if it is one that may simply be called."""
     if get_origin(one.annotation) is not Annotated:

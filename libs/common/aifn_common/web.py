@@ -1,8 +1,8 @@
 """HTTP for every service: one transaction a change, one check a request, one shape for errors.
 
 The plumbing of a route, in this order: the body of a change is read (bounded), the person is recognised, a connection
-is taken (a transaction, if something may change), the route runs, its check is confirmed, the transaction is committed,
-the answer leaves.
+is taken (a transaction, if something may change; none for a read that asks for none), the route runs, its check is
+confirmed, the transaction is committed, the answer leaves.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from aifn_common.cursors import read_cursor, write_cursor
 from aifn_common.database import Database, Transaction, reading, transaction
 from aifn_common.errors import PreconditionFailed, PreconditionRequired, Unauthenticated
 from aifn_common.oidc import Identity
-from aifn_common.parameters import Endpoint, Values, flatten, make_reader, with_values
+from aifn_common.parameters import Endpoint, Values, asks_for, flatten, make_reader, with_values
 from aifn_common.problems import PROBLEM, NotModified, Problem, status_of
 from aifn_common.settings import ServiceSettings
 
@@ -38,6 +38,7 @@ class Route(APIRoute):
     """A route with its connection, its person and its check; see the module's first lines."""
 
     def __init__(self, path: str, endpoint: Endpoint, **more: Any) -> None:
+        self._needs_connection = asks_for(endpoint, _tx, _who)
         super().__init__(path, flatten(endpoint), **more)
 
     def get_route_handler(self) -> Handler:
@@ -54,7 +55,7 @@ class Route(APIRoute):
             status = 500
             try:
                 with telemetry.Answering(f"{request.method} {path}", request.headers.get("traceparent")):
-                    response = await _walk(request, run)
+                    response = await _walk(request, run, self._needs_connection)
                 status = response.status_code
                 return response
             except Exception as fault:
@@ -85,7 +86,7 @@ def _quickly(read: Callable[[Request], Values | None], quick: Handler, thorough:
     return run
 
 
-async def _walk(request: Request, run: Callable[[Request], Awaitable[Response]]) -> Response:
+async def _walk(request: Request, run: Callable[[Request], Awaitable[Response]], needs_connection: bool) -> Response:
     if request.method not in READS:
         await request.body()
     identity = await _identify(request)
@@ -93,6 +94,8 @@ async def _walk(request: Request, run: Callable[[Request], Awaitable[Response]])
     if db is None:
         raise ConnectionError("the database has not answered yet")
     if request.method in READS:
+        if not needs_connection:
+            return await _answer(request, run, identity, None)
         async with reading(db) as connection:
             return await _answer(request, run, identity, connection)
     with clock.held():
@@ -119,7 +122,7 @@ async def _once(
 
 
 async def _answer(
-    request: Request, run: Callable[[Request], Awaitable[Response]], identity: Identity, tx: Transaction
+    request: Request, run: Callable[[Request], Awaitable[Response]], identity: Identity, tx: Transaction | None
 ) -> Response:
     who = access.Who(identity.subject, access.grants_of(identity.entitlements))
     request.state.who = who
@@ -127,7 +130,7 @@ async def _answer(
     response = await run(request)
     if not who.checked:
         raise RuntimeError(f"{request.method} {request.url.path} answered without asking who may")
-    if request.method not in READS and response.status_code < 400:
+    if tx is not None and request.method not in READS and response.status_code < 400:
         await _keep(request, identity, tx)
     return response
 
@@ -168,6 +171,11 @@ async def _tx(request: Request) -> Transaction:
     return tx
 
 
+async def _db(request: Request) -> Database:
+    db: Database = request.app.state.db
+    return db
+
+
 async def _asker(request: Request) -> access.Who:
     asker: access.Who = request.state.who
     return asker
@@ -185,6 +193,8 @@ async def settings_of(request: Request) -> Any:
 
 
 Tx = Annotated[Transaction, Depends(_tx)]
+Db = Annotated[Database, Depends(_db)]
+"""The pool, for a plain read that takes a connection itself: one that asks for neither `Tx` nor `Who` is given none."""
 Who = Annotated[access.Who, Depends(_who)]
 Asker = Annotated[access.Who, Depends(_asker)]
 """Who asks, with the roles of the token alone: for a route that reads the roles in its project with what it shows."""

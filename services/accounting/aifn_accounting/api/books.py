@@ -5,10 +5,12 @@ from typing import Annotated
 
 from aifn_common import access
 from aifn_common.cursors import numbers_in
+from aifn_common.database import reading
 from aifn_common.errors import Invalid
 from aifn_common.membership import projects_of
 from aifn_common.web import (
     Asker,
+    Db,
     Page,
     Paging,
     Tx,
@@ -123,16 +125,18 @@ async def put_members(
 
 
 @router.get("/projects/{project_id}/allocations", summary="What a project may use", tags=["allocations"])
-async def list_allocations(project_id: ProjectId, tx: Tx, asker: Asker, page: Paging) -> Page[AllocationView]:
+async def list_allocations(project_id: ProjectId, db: Db, asker: Asker, page: Paging) -> Page[AllocationView]:
     """Balances in the resource's own unit, and in hours for people; in the order they were opened."""
     (after,) = numbers_in(page.after, 1)
-    found, role = await reads.list_standings(tx, project_id, asker=asker.subject, after=after, limit=page.limit + 1)
+    asked = reads.StandingsAsked(project_id, after, page.limit + 1, asker.subject)
+    found, role = await reads.list_standings(db, asked)
     if found:
         factory = found[0].factory_id
         asker.join([access.Grant(role, "project", project_id)] if role else [])
     else:  # nothing that would say whose it is
-        factory = (await ledger.get_project(tx, project_id)).factory_id
-        asker.join(await projects_of(tx, asker.subject))
+        async with reading(db) as tx:
+            factory = (await ledger.get_project(tx, project_id)).factory_id
+            asker.join(await projects_of(tx, asker.subject))
     asker.must("allocation.read", project=project_id, factory=factory)
     shown = make_page(found, page.limit, lambda one: str(one.number))
     return Page(items=[AllocationView.of(one) for one in shown.items], next=shown.next)

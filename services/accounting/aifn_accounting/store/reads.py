@@ -1,11 +1,15 @@
 """What is only read: balances, statements, charges, completeness, and whether the ledger holds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
 
-from aifn_common.database import Row, Transaction
+from aifn_common.database import Database, Row, Transaction, reading
 from aifn_common.errors import NotFound
+from aifn_common.together import Together
 from aifn_events.vocabulary import AllocationId, JobId, MachineId, ProjectId, ResourceId
 
 from aifn_accounting.store import journal
@@ -17,14 +21,20 @@ _COLUMNS = """
     coalesce(r.unit, o.unit) AS unit, r.units_per_node,
     r.devices_per_node, r.gpus_per_node, a.pool_id, a.mode, a.policy_version, a.use_or_lose, a.expired, a.returned,
     a.corrected, a.revision"""
-_OPENED = """
-FROM allocation a JOIN project p ON p.id = a.project_id LEFT JOIN resource r ON r.id = a.resource
+_BESIDE = """
+JOIN project p ON p.id = a.project_id LEFT JOIN resource r ON r.id = a.resource
 LEFT JOIN other_resource o ON o.id = a.resource"""
-_STANDING = f"SELECT {_COLUMNS} {_OPENED}"
+_STANDING = f"SELECT {_COLUMNS} FROM allocation a {_BESIDE}"
 # Who asks is looked up in the same statement: a second one would cost as much as this.
 _STANDINGS_OF = f"""
-SELECT {_COLUMNS}, (SELECT role FROM membership WHERE subject = $4 AND project_id = $1) AS asker_role {_OPENED}
-WHERE a.project_id = $1 AND a.number > $2 ORDER BY a.number LIMIT $3"""
+SELECT q.place, {_COLUMNS},
+    (SELECT role FROM membership WHERE subject = q.asker AND project_id = q.project_id) AS asker_role
+FROM unnest($1::text[], $2::bigint[], $3::int[], $4::text[])
+    WITH ORDINALITY AS q (project_id, after, most, asker, place)
+CROSS JOIN LATERAL (
+    SELECT * FROM allocation
+    WHERE project_id = q.project_id AND number > q.after ORDER BY number LIMIT q.most
+) a {_BESIDE} ORDER BY q.place, a.number"""
 _STANDING_BY_ID = f"{_STANDING} WHERE a.id = $1"
 _STANDINGS_BY_NUMBER = f"{_STANDING} WHERE a.number = ANY($1::bigint[]) ORDER BY a.number"
 
@@ -308,12 +318,27 @@ class Check:
     differing: int
 
 
-async def list_standings(
-    tx: Transaction, project_id: ProjectId, *, asker: str, after: int, limit: int
-) -> tuple[list[Standing], str | None]:
-    """A project's allocations in the order they were opened, and the asker's role there, which only comes with one."""
-    rows = await tx.fetch(_STANDINGS_OF, project_id, after, limit, asker)
-    return [Standing(*row[:-1]) for row in rows], rows[0]["asker_role"] if rows else None
+class StandingsAsked(NamedTuple):
+    """A part of a project's allocations: at most so many, with numbers above `after`."""
+
+    project_id: ProjectId
+    after: int
+    most: int
+    asker: str
+
+
+async def _list_standings(db: Database, asked: Sequence[StandingsAsked]) -> list[tuple[list[Standing], str | None]]:
+    found: list[tuple[list[Standing], str | None]] = [([], None)] * len(asked)
+    async with reading(db) as connection:
+        rows = await connection.fetch(_STANDINGS_OF, *map(list, zip(*asked, strict=True)))
+    for place, some in groupby(rows, itemgetter(0)):
+        of_one = list(some)
+        found[place - 1] = [Standing(*row[1:-1]) for row in of_one], of_one[0]["asker_role"]
+    return found
+
+
+list_standings = Together(_list_standings)
+"""A project's allocations in the order they were opened, and the asker's role there, which only comes with one."""
 
 
 async def standings(tx: Transaction, numbers: Iterable[int]) -> list[Standing]:
