@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from aifn_common.dead_letters import Record
@@ -102,19 +102,23 @@ def _read_plain(record: Record) -> PlainUsage | None:
 
 
 def _has_plain_headers(record: Record) -> bool:
-    found: dict[str, Any] = dict(record.headers or ())
-    matches = _lines_of(tuple(found))
+    if not record.headers:
+        return False
+    names, values = zip(*record.headers, strict=True)
+    matches = _lines_of(names)
     try:
-        # One that repeats leaves fewer than there were.
-        return matches is not None and len(found) == len(record.headers) and bool(matches(b"\n".join(found.values())))
+        return matches is not None and bool(matches(b"\n".join(values)))
     except TypeError:  # a header without value
         return False
 
 
 @lru_cache(maxsize=256)
 def _lines_of(names: tuple[str, ...]) -> Callable[[bytes], object] | None:
-    """Whether the values of headers with these names are as they should be, a line for each; None if one is missing."""
-    if not set(names) >= _NEEDED:
+    """Whether the values of headers with these names are as they should be, a line for each.
+
+    None if one is missing, or is there twice.
+    """
+    if not set(names) >= _NEEDED or len(set(names)) < len(names):
         return None
     return re.compile(b"\n".join(_HEADERS.get(name, rb"[ -~]*") for name in names)).fullmatch
 

@@ -81,7 +81,7 @@ async def charge_usage(tx: Transaction, events: Sequence[Usage], settings: Accou
     sizes = await usage_store.sizes(tx)
     arriving = [(identity_of(event), event) for event in events]
     known, (plausible, rejected) = await _beside(
-        usage_store.known_revisions(tx, {identity for identity, _ in arriving}),
+        usage_store.known_revisions(tx, [identity for identity, _ in arriving]),
         lambda: _plausible(arriving, sizes, now),
     )
     if not plausible:

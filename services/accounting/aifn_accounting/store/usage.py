@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -101,13 +101,15 @@ async def last_number(tx: Transaction) -> int:
     return int(await tx.fetchval(_LAST_NUMBER))
 
 
-async def known_revisions(tx: Transaction, identities: Collection[Identity]) -> dict[Identity, dict[int, int]]:
+async def known_revisions(tx: Transaction, identities: Sequence[Identity]) -> dict[Identity, dict[int, int]]:
     """Of these records: the numbers of the revisions that are stored, by identity and revision."""
     found: dict[Identity, dict[int, int]] = defaultdict(dict)
     jobs, machines = {one[0] for one in identities}, {one[1] for one in identities}
-    for number, *identity, revision in await tx.fetch(_KNOWN, list(jobs), list(machines)):
+    rows = await tx.fetch(_KNOWN, list(jobs), list(machines))
+    wanted = set(identities) if rows else set()  # mostly there is none
+    for number, *identity, revision in rows:
         key: Identity = (identity[0], identity[1], identity[2], identity[3])
-        if key in identities:
+        if key in wanted:
             found[key][revision] = number
     return found
 
