@@ -9,7 +9,7 @@ import pytest
 from aifn_common import membership
 from aifn_common.access import Grant
 from aifn_common.database import Database, transaction
-from aifn_common.telemetry import JsonLines, current_traceparent, handling, handling_batch
+from aifn_common.telemetry import JsonLines, Seldom, current_traceparent, handling, handling_batch
 from aifn_events.access import ProjectDescribed
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,6 +60,29 @@ def test_a_log_line_with_an_exception_stays_one_line() -> None:
 @given(st.text())
 def test_any_message_makes_a_readable_log_line(message: str) -> None:
     assert line("%s", message)["message"] == message
+
+
+def test_a_library_that_repeats_itself_is_heard_now_and_then_and_others_always() -> None:
+    seldom = Seldom("aiokafka", seconds=30)
+
+    def heard(name: str, message: str, at: float) -> bool:
+        record = logging.LogRecord(name, logging.ERROR, "f", 1, message, (), None)
+        record.created = at
+        return seldom.filter(record)
+
+    assert [heard("aiokafka", "cannot connect to 1", at) for at in (100, 100.1, 129, 130, 131)] == [
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert heard("aiokafka.client", "cannot connect to 1", 101)
+    assert heard("aiokafka", "cannot connect to 2", 101)
+    assert [heard(name, "the same", 100) for name in ("aifn", "aifn", "aiokafka_of_others", "aiokafka_of_others")] == [
+        True
+    ] * 4
+    assert all(heard("aiokafka", f"other {number}", 102) for number in range(3000))
 
 
 @pytest.mark.parametrize("traceparent", [None, "", "nonsense", "00-0-0-00", TRACE.upper() + "x" * 50])

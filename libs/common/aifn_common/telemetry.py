@@ -26,6 +26,7 @@ from aifn_common.settings import ServiceSettings
 
 tracer = trace.get_tracer("aifn")
 MOST_LINKS = 64
+_MOST_REMEMBERED = 1000
 
 
 metrics = Metrics()
@@ -59,10 +60,35 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class Seldom(logging.Filter):
+    """Lets a library say the same thing once in so many seconds.
+
+    The Kafka client says ten times a second, and for each of its connections, that a broker is away.
+    """
+
+    def __init__(self, library: str, *, seconds: float) -> None:
+        super().__init__(library)
+        self._seconds = seconds
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this is to be written; what others say always is."""
+        if not super().filter(record):
+            return True
+        words = (record.name, record.getMessage())
+        if record.created < self._said.get(words, 0) + self._seconds:
+            return False
+        if len(self._said) > _MOST_REMEMBERED:
+            self._said.clear()
+        self._said[words] = record.created
+        return True
+
+
 def set_up(service: str, settings: ServiceSettings) -> None:
     """Send logs to standard error, metrics to /metrics and, if a collector is named, traces to it. Once a process."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(service))
+    handler.addFilter(Seldom("aiokafka", seconds=30))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     for noisy in ("aiokafka", "uvicorn.access", "httpx"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
