@@ -361,3 +361,22 @@ async def test_numbers_of_usage_follow_the_order_of_commits(db: Database, settin
     async with asyncio.timeout(30):
         await asyncio.gather(follow(), *batches)
     assert sorted(seen) == seen == sorted(row["number"] for row in await db.fetch("SELECT number FROM usage_record"))
+
+
+async def test_the_last_number_is_found_by_index_by_a_connection_that_is_older_than_the_records(
+    db: Database, settings: AccountingSettings
+) -> None:
+    await grant(db)
+    await db.execute("VACUUM ANALYZE usage_record, further_charge")  # now the planner knows that they are empty
+
+    async def scans(tx: Transaction) -> int:
+        await tx.execute("SELECT pg_stat_force_next_flush()")
+        return int(await tx.fetchval("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'usage_record'"))
+
+    async with db.acquire() as tx:
+        assert await usage_store.last_number(tx) == 0
+        await charge(db, settings, *(used(f"j{number}", 1) for number in range(3000)))
+        before = await scans(tx)
+        for _ in range(10):
+            assert await usage_store.last_number(tx) == 3000
+        assert await scans(tx) == before
