@@ -93,6 +93,31 @@ async def test_a_bad_question_fails_alone() -> None:
     assert await together("db", "later") == "answer to later"  # type: ignore[arg-type]
 
 
+async def test_a_database_that_answers_too_little_leaves_nobody_waiting() -> None:
+    async def ask(_: Any, questions: Sequence[str]) -> list[str]:
+        await asyncio.sleep(0)
+        return []
+
+    asking = several(Together(ask), "a", "b")
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(one) for one in answers] == [ValueError, ValueError]
+
+
+async def test_a_process_that_ends_leaves_nobody_waiting() -> None:
+    library = Library()
+    together = Together(library.ask)
+    asking = several(together, "a")
+    await turns()
+    asking += several(together, "b")
+    await turns()
+    [task] = together._tasks
+    task.cancel()
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(one) for one in answers] == [asyncio.CancelledError] * 2
+
+
 async def test_a_lost_connection_is_told_to_all_and_not_tried_once_for_each() -> None:
     library = Library()
     library.faults["b"] = ConnectionResetError("gone")

@@ -56,6 +56,7 @@ class Together(Generic[Q, A]):
     async def _ask_for(self, db: Database, some: list[tuple[Q, asyncio.Future[A]]]) -> None:
         try:
             answers = await self._ask(db, [question for question, _ in some])
+            answered = list(zip(some, answers, strict=True))
         except Exception as fault:
             if len(some) == 1 or isinstance(fault, CONNECTION_FAULTS):
                 for _, answer in some:
@@ -69,6 +70,6 @@ class Together(Generic[Q, A]):
                 answer.cancel()
             raise
         else:
-            for (_, answer), found in zip(some, answers, strict=True):
+            for (_, answer), found in answered:
                 if not answer.done():
                     answer.set_result(found)
