@@ -202,16 +202,21 @@ async def test_a_message_that_is_only_passing_through_an_outbox_is_no_fault(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invariants, "UNSENT_SECONDS", 10)
-    await whole.siteagent.execute("INSERT INTO outbox (event_id, topic, time) VALUES ('1', 'aifn-x-v1', now())")
+    add = "INSERT INTO outbox (event_id, topic, time) VALUES ('x', 'aifn-x-v1', now())"
+    await whole.siteagent.execute(add)
+    enough = asyncio.Event()
 
     async def relay() -> None:
-        await asyncio.sleep(0.5)
-        await whole.siteagent.execute("INSERT INTO outbox (event_id, topic, time) VALUES ('2', 'aifn-x-v1', now())")
-        await whole.siteagent.execute("DELETE FROM outbox WHERE event_id = '1'")
+        while not enough.is_set():
+            await whole.siteagent.execute(add)
+            await asyncio.sleep(0.05)
+            await whole.siteagent.execute("DELETE FROM outbox WHERE seq < (SELECT max(seq) FROM outbox)")
 
     relaying = asyncio.create_task(relay())
     assert await whole.failing() == set()
+    enough.set()
     await relaying
+    assert await whole.siteagent.fetchval("SELECT count(*) FROM outbox") == 1  # there was always one
 
 
 @pytest.mark.parametrize("database", ["accounting", "scheduler", "siteagent"])
