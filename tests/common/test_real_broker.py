@@ -40,9 +40,11 @@ def used(name: str, amount: int = 1, **more: Any) -> UsageReported:
 
 
 def joined(one: Worker, groups: int) -> bool:
-    """Whether every subscription of a worker holds partitions."""
+    """Whether every subscription of a worker holds partitions; its consumer may do so while it still starts."""
     watch: Watch | None = one.watch
-    return watch is not None and len(watch.groups) == groups and not watch.unassigned()
+    if watch is None or len(watch.groups) != groups or watch.unassigned():
+        return False
+    return all(consumer is not None for _, consumer in one._consumers())
 
 
 async def dead(db: Database) -> list[tuple[str, str]]:
