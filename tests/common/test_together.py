@@ -37,6 +37,15 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
+async def behind_another(library: Library, together: Together[str, str], *questions: str) -> list[Any]:
+    """The answers to a first question, and to these that came while it was on its way."""
+    asking = several(together, "first")
+    await turns()
+    asking += several(together, *questions)
+    library.word.set()
+    return await asyncio.gather(*asking, return_exceptions=True)
+
+
 async def test_who_asks_alone_is_asked_for_at_once() -> None:
     library = Library()
     library.word.set()
@@ -83,11 +92,7 @@ async def test_a_bad_question_fails_alone() -> None:
     library = Library()
     library.faults["bad"] = ValueError("what?")
     together = Together(library.ask)
-    asking = several(together, "first")
-    await turns()
-    asking += several(together, "b", "bad", "c")
-    library.word.set()
-    answers = await asyncio.gather(*asking, return_exceptions=True)
+    answers = await behind_another(library, together, "b", "bad", "c")
     assert answers[:2] + answers[3:] == ["answer to first", "answer to b", "answer to c"]
     assert repr(answers[2]) == repr(ValueError("what?"))
     assert await together("db", "later") == "answer to later"  # type: ignore[arg-type]
@@ -121,12 +126,7 @@ async def test_a_process_that_ends_leaves_nobody_waiting() -> None:
 async def test_a_lost_connection_is_told_to_all_and_not_tried_once_for_each() -> None:
     library = Library()
     library.faults["b"] = ConnectionResetError("gone")
-    together = Together(library.ask)
-    asking = several(together, "first")
-    await turns()
-    asking += several(together, "a", "b", "c")
-    library.word.set()
-    answers = await asyncio.gather(*asking, return_exceptions=True)
+    answers = await behind_another(library, Together(library.ask), "a", "b", "c")
     assert [type(one) for one in answers] == [str] + [ConnectionResetError] * 3
     assert len(library.asked) == 2
 

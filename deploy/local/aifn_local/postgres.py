@@ -37,6 +37,7 @@ _SETTINGS = {
     # Nothing uses a socket file, and its path may be 107 characters at most: a deep home folder has more.
     "unix_socket_directories": "",
     "max_connections": "200",
+    # As in the cluster; what is not used is not taken.
     "shared_buffers": "512MB",
     "max_wal_size": "1GB",
     "log_min_messages": "warning",

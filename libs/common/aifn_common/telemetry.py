@@ -63,7 +63,7 @@ class JsonLines(logging.Formatter):
 class Seldom(logging.Filter):
     """Lets a library say the same thing once in so many seconds.
 
-    The Kafka client says ten times a second, and for each of its connections, that a broker is away.
+    The Kafka client says with each attempt, of each of its connections, that a broker is away.
     """
 
     def __init__(self, library: str, *, seconds: float) -> None:

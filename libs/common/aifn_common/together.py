@@ -1,7 +1,7 @@
 """One statement for what many requests ask at the same time.
 
-A busy read costs its statement less than the way to the database and back. While an answer is on that way, those who
-ask the like wait, and then all of them are asked for at once; who asks alone waits for nobody.
+Each look at the database is a way there and back, and a connection taken, whatever is asked. While an answer is on
+that way, those who ask the like wait, and then all of them are asked for at once; who asks alone waits for nobody.
 """
 
 import asyncio
